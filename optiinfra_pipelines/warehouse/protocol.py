@@ -1,0 +1,92 @@
+"""What every warehouse engine promises: the Warehouse protocol, a Load in progress, and the errors they raise."""
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+import pyarrow as pa
+
+from optiinfra_pipelines.tables.contract import Table
+
+Engine = Literal["duckdb", "clickhouse"]
+Params = Mapping[str, str | int | float | bool | datetime | None]
+
+
+class WarehouseError(Exception):
+    """A warehouse could not do what was asked; the message says what, to which table, and what to do next."""
+
+
+class SchemaConflict(WarehouseError):
+    """A contract changed in a way that no added column can express. Nothing was altered."""
+
+
+class WarehouseBusy(WarehouseError):
+    """Another process holds the embedded warehouse, or the server refused for lack of room; try again later."""
+
+
+class LoadConflict(WarehouseError):
+    """The rows of a load were removed by another load of the same slice before it could commit."""
+
+
+@dataclass
+class LoadSummary:
+    """What a load will say of itself in raw.loads when it commits; the loader fills it while it reads."""
+
+    rows_read: int = 0
+    rows_rejected: int = 0
+    fingerprint: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class Load(Protocol):
+    """One load in progress. Readers see nothing of it until its `with` block ends without an exception."""
+
+    load_id: str
+    started_at: datetime
+    summary: LoadSummary
+
+    def insert(
+        self, rows: pa.Table | pa.RecordBatchReader, *, into: Table | None = None, select: str | None = None
+    ) -> int:
+        """Write rows into the load's table (or `into`, another SLICED table) and return how many.
+
+        `select` is DuckDB SQL over a relation named `source` that shapes `rows` into the contract's columns;
+        both engines run it in DuckDB, so casts mean the same on both. Without it, `rows` has those columns.
+        """
+        ...
+
+
+class Warehouse(Protocol):
+    """Tables under contract on one engine. Connections are opened per call: nothing is held between calls."""
+
+    engine: Engine
+
+    def create_tables(self, tables: Iterable[Table]) -> None:
+        """Create what is missing and add missing columns; SchemaConflict, and no change, where that is not enough."""
+        ...
+
+    def upsert(self, table: Table, rows: pa.Table) -> int:
+        """Write facts of a KEYED table; the newest row of a key wins, the same rows again change nothing."""
+        ...
+
+    def append(self, table: Table, rows: pa.Table) -> int:
+        """Write rows of an APPENDED table."""
+        ...
+
+    def replace_slice(self, table: Table, slice: str) -> AbstractContextManager[Load]:
+        """Swap one restatable set whole: on leaving the block the load becomes the one that readers see."""
+        ...
+
+    def query(self, sql: str, params: Params | None = None) -> pa.Table:
+        """Run one statement with named parameters, written `$name` on both engines; Arrow table, times in UTC."""
+        ...
+
+    def name(self, table: Table) -> str:
+        """The table's name in this engine's SQL."""
+        ...
+
+    def current(self, table: Table) -> str:
+        """A parenthesised SELECT of the table's current rows, to stand after FROM."""
+        ...
