@@ -109,7 +109,12 @@ SOURCE_TOTALS = Table(
         _text("currency", "BillingCurrency as printed.", nullable=True),
         Column("rows", Type.INTEGER, "Rows summed.", nullable=False, unit="rows"),
         Column("billed_cost", Type.MONEY, "Sum of BilledCost.", nullable=False, unit="currency"),
-        Column("effective_cost", Type.MONEY, "Sum of EffectiveCost.", nullable=False, unit="currency"),
+        Column(
+            "effective_cost",
+            Type.MONEY,
+            "Sum of EffectiveCost; null where the layout prints none (CUR).",
+            unit="currency",
+        ),
         _text("load_id", "Load that summed."),
         Column("collected_at", Type.TIMESTAMP, "When the load began.", nullable=False, unit="UTC"),
     ),

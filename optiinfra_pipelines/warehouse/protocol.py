@@ -48,12 +48,13 @@ class Load(Protocol):
     summary: LoadSummary
 
     def insert(
-        self, rows: pa.Table | pa.RecordBatchReader, *, into: Table | None = None, select: str | None = None
+        self, rows: pa.Table | pa.RecordBatchReader | None, *, into: Table | None = None, select: str | None = None
     ) -> int:
         """Write rows into the load's table (or `into`, another SLICED table) and return how many.
 
-        `select` is DuckDB SQL over a relation named `source` that shapes `rows` into the contract's columns;
-        both engines run it in DuckDB, so casts mean the same on both. Without it, `rows` has those columns.
+        `select` is DuckDB SQL that shapes `rows`, the relation `source`, into the contract's columns without the
+        load's id and time; it may read local files instead, then `rows` is None. Both engines run it in DuckDB, so
+        casts mean the same on both. Without `select`, `rows` has those columns already.
         """
         ...
 

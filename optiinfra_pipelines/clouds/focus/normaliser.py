@@ -1,0 +1,224 @@
+"""From the columns that a bill happens to have to the SELECT that makes contract rows of them.
+
+Text in, text out: nothing is read here. FOCUS layouts are mapped here, Cost and Usage Reports in `cur.py`.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pyarrow as pa
+
+from optiinfra_pipelines.clouds.focus import cur
+from optiinfra_pipelines.clouds.focus.sql import (
+    NULL,
+    Value,
+    identifier,
+    literal,
+    money,
+    one_of,
+    required,
+    text,
+    timestamp,
+)
+from optiinfra_pipelines.tables.contract import Type
+from optiinfra_pipelines.tables.focus import FOCUS_COLUMNS, FocusColumn
+from optiinfra_pipelines.windows import BillingPeriod
+
+MAPPING_VERSION = 1  # raise it when the same file would give other rows: every period is then loaded afresh
+
+BILLING_PERIOD_START = identifier("BillingPeriodStart")
+ROW_NUMBER, SOURCE = "x_row_number", "x_source"  # columns that the reader adds to each row
+
+# Spellings met in the wild, lower case -> FOCUS name. Case alone never matters.
+ALIASES = {
+    "invoiceissuer": "InvoiceIssuerName",
+    "provider": "ProviderName",
+    "publisher": "PublisherName",
+    "region": "RegionName",
+}
+# What Azure prints for "none" (FinOps toolkit, known issues of the FOCUS export).
+PLACEHOLDERS = ("-2", "Unassigned")
+_PLACEHOLDER_COLUMNS = {"SkuId", "SkuPriceId", "RegionId", "RegionName", "SubAccountName", "ResourceType"}
+# Without these a charge can be placed in no month, in no sum and in no currency.
+REQUIRED = {
+    "BilledCost",
+    "BillingCurrency",
+    "BillingPeriodStart",
+    "BillingPeriodEnd",
+    "ChargePeriodStart",
+    "ChargePeriodEnd",
+    "ChargeCategory",
+}
+_STRICT = {"ChargeCategory"}
+
+Layout = Literal["focus", "cur"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What is known of a file beside its content. `period`: keep only that billing period (None: keep all)."""
+
+    customer_id: str
+    connection_id: str
+    provider: str
+    period: BillingPeriod | None = None
+    defaults: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """How one set of columns becomes contract rows: two SELECTs over `source`, and what the files had."""
+
+    accepted: str
+    rejected: str
+    columns_present: tuple[str, ...]
+    layout: Layout
+    version: str
+
+
+def normalise(schema: pa.Schema, origin: Origin, relation: str = "source") -> Normalisation:
+    """The SELECTs over `relation`, whose columns are `schema` and the reader's two; shapes as in tables/billing.py."""
+    names = {_canonical(name): name for name in reversed(schema.names)}
+    layout: Layout = "cur" if cur.is_cur(schema.names) else "focus"
+    mapped = cur.map_columns(schema) if layout == "cur" else _map_focus(schema, names)
+    version = "cur" if layout == "cur" else _version(names)
+    values = {column.name: _value(column, mapped.get(column.name, NULL), origin) for column in FOCUS_COLUMNS}
+    used = set(names.values()) if layout == "focus" else cur.columns_used(schema.names)
+    values["x_extra"] = _extra(schema, used, layout)
+    values["x_provider"] = _provider(values["ProviderName"], origin.provider)
+    for column, constant in (
+        ("x_customer_id", origin.customer_id),
+        ("x_connection_id", origin.connection_id),
+        ("x_focus_version", version),
+    ):
+        values[column] = Value(literal(constant))
+    return Normalisation(
+        accepted=_accepted(values, origin.period, relation),
+        rejected=_rejected(schema, values, origin, relation),
+        columns_present=tuple(column.name for column in FOCUS_COLUMNS if column.name in mapped),
+        layout=layout,
+        version=version,
+    )
+
+
+def _canonical(name: str) -> str:
+    """The FOCUS name of a file's column, or its own in lower case."""
+    key = name.strip().lower()
+    return _FOCUS_NAMES.get(key) or ALIASES.get(key) or key
+
+
+_FOCUS_COLUMN_NAMES = frozenset(column.name for column in FOCUS_COLUMNS)
+_FOCUS_NAMES = {column.name.lower(): column.name for column in FOCUS_COLUMNS}
+
+
+def _map_focus(schema: pa.Schema, names: Mapping[str, str]) -> dict[str, Value]:
+    mapped = {}
+    for column in FOCUS_COLUMNS:
+        if column.name in names:
+            own = names[column.name]
+            mapped[column.name] = _read(column, identifier(own), schema.field(own).type)
+    return mapped
+
+
+def _read(column: FocusColumn, name: str, kind: pa.DataType) -> Value:
+    if pa.types.is_null(kind):
+        return NULL
+    if column.type is Type.MONEY:
+        return money(name, kind)
+    if column.type is Type.TIMESTAMP:
+        return timestamp(name, kind)
+    value = text(name, kind)
+    if column.name in _PLACEHOLDER_COLUMNS:
+        placeholders = ", ".join(map(literal, PLACEHOLDERS))
+        value = Value(f"CASE WHEN {name} NOT IN ({placeholders}) THEN {value.sql} END", value.refuse)
+    return value
+
+
+def _value(column: FocusColumn, value: Value, origin: Origin) -> Value:
+    default = origin.defaults.get(column.name)
+    if default is not None:
+        filler = _read(column, literal(default), pa.string())
+        value = filler if value == NULL else Value(f"coalesce({value.sql}, {filler.sql})", value.refuse)
+    if column.allowed and value != NULL and column.name != "ServiceSubcategory":
+        value = one_of(value, column.allowed, strict=column.name in _STRICT)
+    if column.name in REQUIRED:
+        value = required(value)
+    if value == NULL:
+        return Value(f"CAST(NULL AS {column.type.duckdb})")
+    return value
+
+
+def _version(names: Mapping[str, str]) -> str:
+    """The oldest FOCUS version that has every FOCUS column of the file."""
+    return max((column.since for column in FOCUS_COLUMNS if column.name in names), default="1.0")
+
+
+def _provider(provider_name: Value, provider: str) -> Value:
+    if provider != "focus":
+        return Value(literal(provider))
+    name = f"lower(coalesce({provider_name.sql}, 'unknown'))"
+    return Value(
+        f"CASE WHEN {name} IN ('aws', 'amazon web services') OR {name} LIKE 'amazon web services%' THEN 'aws'"
+        f" WHEN {name} LIKE 'microsoft%' OR {name} LIKE '%azure%' THEN 'azure'"
+        f" WHEN {name} IN ('gcp', 'google') OR {name} LIKE 'google cloud%' THEN 'gcp' ELSE {name} END"
+    )
+
+
+def _extra(schema: pa.Schema, used: set[str], layout: Layout) -> Value:
+    unknown = [
+        name
+        for name in schema.names
+        if name not in used or (layout == "focus" and _canonical(name) not in _FOCUS_COLUMN_NAMES)
+    ]
+    if not unknown:
+        return Value("CAST(NULL AS VARCHAR)")
+    pairs = ", ".join(f"{literal(name)}, {identifier(name)}" for name in unknown)
+    return Value(f"nullif(CAST(json_merge_patch('{{}}', json_object({pairs})) AS VARCHAR), '{{}}')")
+
+
+def _accepted(values: Mapping[str, Value], period: BillingPeriod | None, relation: str) -> str:
+    columns = ", ".join(f"{value.sql} AS {identifier(name)}" for name, value in values.items())
+    inside = "" if period is None else f" AND {_in_period(BILLING_PERIOD_START, period)}"
+    return (
+        f"SELECT * EXCLUDE (x_reason) FROM (SELECT {columns}, {SOURCE}, {ROW_NUMBER}, {_reason(values)} AS x_reason"
+        f" FROM {relation}) WHERE x_reason IS NULL{inside}"
+    )
+
+
+def _rejected(schema: pa.Schema, values: Mapping[str, Value], origin: Origin, relation: str) -> str:
+    pairs = ", ".join(f"{literal(name)}, {identifier(name)}" for name in schema.names)
+    start = values["BillingPeriodStart"].sql
+    # A row whose month cannot be read belongs to every month's run; it carries its place, so it counts once.
+    inside = "" if origin.period is None else f" AND ({start} IS NULL OR {_in_period(start, origin.period)})"
+    return (
+        f"SELECT {literal(origin.customer_id)} AS customer_id, {literal(origin.connection_id)} AS connection_id,"
+        f" {SOURCE} AS source, {ROW_NUMBER} AS row_number, {_reason(values)} AS reason,"
+        f" CAST(json_object({pairs}) AS VARCHAR) AS payload"
+        f" FROM {relation} WHERE {_reason(values)} IS NOT NULL{inside}"
+    )
+
+
+def _in_period(moment: str, period: BillingPeriod) -> str:
+    return f"({moment} >= TIMESTAMP '{period.start:%Y-%m-%d}' AND {moment} < TIMESTAMP '{period.end:%Y-%m-%d}')"
+
+
+def _reason(values: Mapping[str, Value]) -> str:
+    """The first thing wrong with a row, as 'Column: what'; null for a good row."""
+    branches = " ".join(
+        f"WHEN {condition} THEN {literal(f'{name}: {what}')}"
+        for name, value in values.items()
+        for condition, what in value.refuse
+    )
+    return f"CASE {branches} END"
+
+
+def period_of_path(path: str) -> str | None:
+    """The billing period 'YYYY-MM' that a path names: BILLING_PERIOD=2026-10, 20261001-20261031 or /2026-10/."""
+    found = (
+        re.search(r"(?:BILLING_PERIOD|billing_period)=(\d{4}-\d{2})(?:/|$)", path)
+        or re.search(r"(?:^|/)(\d{4})(\d{2})01-\d{8}(?:/|$)", path)
+        or re.search(r"(?:^|/)(\d{4})-(\d{2})(?:/|$)", path)
+    )
+    return "-".join(found.groups()) if found else None

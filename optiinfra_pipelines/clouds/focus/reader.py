@@ -1,0 +1,240 @@
+"""Files of a bill as relations that DuckDB can read: Parquet in place, CSV as Arrow batches of text.
+
+Remote objects are fetched one set at a time into a scratch folder, so both passes over a set see the same bytes
+and neither memory nor disk grows with the bill. Lines that are no rows are kept aside, never skipped in silence.
+"""
+
+import gzip
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pyarrow as pa
+
+from optiinfra_pipelines.clouds.focus.locations import Location, StoredObject
+from optiinfra_pipelines.clouds.focus.normaliser import ROW_NUMBER, SOURCE
+from optiinfra_pipelines.clouds.focus.sql import identifier, literal
+from optiinfra_pipelines.errors import CollectionError
+
+SCRATCH_BYTES = 1 << 30  # fetched at a time; a single larger object is fetched alone
+_CSV_BLOCK = 4 << 20
+_NULLS = ["", "NULL", "null", "Null"]
+
+
+@dataclass(frozen=True)
+class RaggedLine:
+    """A CSV line with more or fewer fields than its header. `row_number` counts data lines from 1."""
+
+    source: str
+    row_number: int
+    text: str
+    expected: int
+    actual: int
+
+
+@dataclass
+class RowSet:
+    """Files with the very same columns, local now: a relation for DuckDB, readable as often as needed."""
+
+    schema: pa.Schema
+    files: list[tuple[StoredObject, Path]]
+    prefix: str
+    ragged: list[RaggedLine] = field(default_factory=list)
+    _csv_row_count: int = 0
+
+    @property
+    def is_parquet(self) -> bool:
+        return not _is_csv(self.files[0][0])
+
+    @property
+    def relation(self) -> str:
+        """SQL to stand after FROM: the files' columns, x_source and x_row_number. CSV comes as `source`."""
+        if not self.is_parquet:
+            return "source"
+        paths = ", ".join(literal(str(path)) for _, path in self.files)
+        columns = ", ".join(_utc(each) for each in self.schema)
+        origin = f"{literal(self.prefix)} || substr(filename, {self._scratch_length + 1})"
+        return (
+            f"(SELECT {columns}, {origin} AS {SOURCE}, file_row_number + 1 AS {ROW_NUMBER}"
+            f" FROM read_parquet([{paths}], filename = true, file_row_number = true, hive_partitioning = false))"
+        )
+
+    @property
+    def rows(self) -> pa.RecordBatchReader | None:
+        """The batches that `source` stands for; None where DuckDB reads the files itself."""
+        if self.is_parquet:
+            return None
+        schema = pa.schema([*self.schema, (SOURCE, pa.dictionary(pa.int32(), pa.string())), (ROW_NUMBER, pa.int64())])
+        return pa.RecordBatchReader.from_batches(schema, self._csv_rows(schema))
+
+    def batches(self, columns: Iterable[str]) -> Iterator[pa.RecordBatch]:
+        """Batches of some columns, read by Arrow: the second opinion that source totals are summed from."""
+        import pyarrow.parquet as pq
+
+        names = list(columns)
+        for stored, path in self.files:
+            if self.is_parquet:
+                yield from pq.ParquetFile(path).iter_batches(batch_size=1 << 17, columns=names)
+            else:
+                yield from (batch.select(names) for batch, _ in _csv_batches(stored, path, []))
+
+    @property
+    def row_count(self) -> int:
+        """Rows in the files, ragged lines apart: what Parquet footers promise, or what was read of CSV so far."""
+        import pyarrow.parquet as pq
+
+        if not self.is_parquet:
+            return self._csv_row_count
+        return sum(pq.read_metadata(path).num_rows for _, path in self.files)
+
+    @property
+    def _scratch_length(self) -> int:
+        stored, path = self.files[0]
+        return len(str(path)) - len(stored.path)
+
+    def _csv_rows(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        self.ragged.clear()
+        self._csv_row_count = 0
+        for stored, path in self.files:
+            for batch, numbers in _csv_batches(stored, path, self.ragged):
+                source = pa.DictionaryArray.from_arrays(
+                    pa.repeat(pa.scalar(0, pa.int32()), batch.num_rows), [stored.uri]
+                )
+                self._csv_row_count += batch.num_rows
+                yield pa.RecordBatch.from_arrays([*batch.columns, source, numbers], schema=schema)
+
+
+def _utc(column: pa.Field) -> str:
+    name = identifier(column.name)
+    if pa.types.is_timestamp(column.type) and column.type.tz is not None:
+        return f"timezone('UTC', {name}) AS {name}"
+    return name
+
+
+@contextmanager
+def row_sets(location: Location, objects: Iterable[StoredObject]) -> Iterator[Iterator[RowSet]]:
+    """Fetch `objects` and hand them out as sets of equal columns, each valid until the next is asked for.
+
+    CollectionError (malformed) names the object that is no bill: truncated Parquet, wrong encoding, no header.
+    """
+    with TemporaryDirectory(prefix="optiinfra-bill-") as scratch:
+        yield _row_sets(location, objects, Path(scratch))
+
+
+def _row_sets(location: Location, objects: Iterable[StoredObject], scratch: Path) -> Iterator[RowSet]:
+    current: RowSet | None = None
+    for stored in objects:
+        path = location.fetch(stored, scratch)
+        schema = _schema(stored, path)
+        held = sum(each.size for each, _ in current.files) if current else 0
+        fits = held + stored.size <= SCRATCH_BYTES
+        if current and fits and current.schema.equals(schema) and _is_csv(current.files[0][0]) == _is_csv(stored):
+            current.files.append((stored, path))
+            continue
+        if current:
+            yield current
+            _forget(current, scratch)
+        current = RowSet(schema, [(stored, path)], location.address(""))
+    if current:
+        yield current
+
+
+def _forget(done: RowSet, scratch: Path) -> None:
+    for _, path in done.files:
+        if path.is_relative_to(scratch):
+            path.unlink()
+
+
+def _is_csv(stored: StoredObject) -> bool:
+    return stored.path.lower().endswith((".csv", ".csv.gz"))
+
+
+def _schema(stored: StoredObject, path: Path) -> pa.Schema:
+    import pyarrow.parquet as pq
+
+    if _is_csv(stored):
+        return pa.schema([(name, pa.string()) for name in _header(stored, path)])
+    with _malformed(stored, "a Parquet file"):
+        return pq.read_schema(path).remove_metadata()
+
+
+def _header(stored: StoredObject, path: Path) -> list[str]:
+    import csv
+
+    with _malformed(stored, "a CSV file in UTF-8"), _text(path) as lines:
+        names = next(csv.reader(lines), [])
+    names = [name.strip() for name in names]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if not any(names) or doubled:
+        wrong = f"names {', '.join(doubled)} twice" if doubled else "has no header"
+        raise CollectionError("malformed", f"{stored.uri} {wrong}; nothing of this period was loaded")
+    return names
+
+
+@contextmanager
+def _text(path: Path) -> Iterator[Iterator[str]]:
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    with (
+        gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+        if packed
+        else path.open(encoding="utf-8-sig", newline="") as lines
+    ):
+        yield lines
+
+
+def _csv_batches(
+    stored: StoredObject, path: Path, ragged: list[RaggedLine]
+) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
+    """Batches of text columns with each row's number among the file's data lines."""
+    import pyarrow.csv as csv
+
+    names = _header(stored, path)
+    here: list[RaggedLine] = []
+
+    def keep_aside(row: csv.InvalidRow) -> str:
+        here.append(RaggedLine(stored.uri, row.number - 1, row.text, row.expected_columns, row.actual_columns))
+        return "skip"
+
+    with _malformed(stored, "a CSV file in UTF-8"), path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        stream = csv.open_csv(
+            pa.CompressedInputStream(file, "gzip") if packed else file,
+            # One thread: only then does Arrow say which line was ragged.
+            read_options=csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK, column_names=names, skip_rows=1),
+            parse_options=csv.ParseOptions(newlines_in_values=True, invalid_row_handler=keep_aside),
+            convert_options=csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()), null_values=_NULLS, strings_can_be_null=True
+            ),
+        )
+        number = 1
+        for batch in stream:
+            numbers, number = _numbers(number, batch.num_rows, {each.row_number for each in here})
+            yield batch, numbers
+    ragged.extend(here)
+
+
+def _numbers(first: int, count: int, left_out: set[int]) -> tuple[pa.Array, int]:
+    """Numbers of `count` rows from `first` on, passing over the ones left out; and the next number."""
+    import numpy as np
+
+    ahead = sorted(each for each in left_out if each >= first)
+    numbers = np.arange(first, first + count + len(ahead))
+    numbers = numbers[~np.isin(numbers, ahead)][:count]
+    return pa.array(numbers), (int(numbers[-1]) + 1 if count else first)
+
+
+@contextmanager
+def _malformed(stored: StoredObject, expected: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowInvalid, UnicodeDecodeError, EOFError, gzip.BadGzipFile, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        detail = str(error).splitlines()[0]
+        raise CollectionError(
+            "malformed", f"{stored.uri} is not {expected} or is truncated ({detail}); nothing of this period was loaded"
+        ) from error

@@ -1,0 +1,138 @@
+"""What a bill's own digits add up to, per invoice and currency: summed from the text by Arrow and Python alone.
+
+This is the other half of the reconciliation, so it shares no cast with `sql.py`.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Context, Decimal, InvalidOperation, localcontext
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from optiinfra_pipelines.clouds.focus.cur import is_cur, snake
+
+_EXACT = pa.decimal256(76, 38)
+_CONTEXT = Context(prec=76)
+# What the totals are grouped by and summed over: FOCUS name -> name in a Cost and Usage Report.
+_CUR_NAMES = {
+    "InvoiceId": "bill_invoice_id",
+    "BillingCurrency": "line_item_currency_code",
+    "BillingPeriodStart": "bill_billing_period_start_date",
+    "BilledCost": "line_item_unblended_cost",
+}
+_GROUPS = ("ProviderName", "BillingPeriodStart", "InvoiceId", "BillingCurrency")
+_SUMS = ("BilledCost", "EffectiveCost")
+
+
+@dataclass(frozen=True)
+class Invoice:
+    """What a total is of: names as printed, the period as 'YYYY-MM' (None where it cannot be read)."""
+
+    provider_name: str | None
+    billing_period: str | None
+    invoice_id: str | None
+    currency: str | None
+
+
+@dataclass
+class Total:
+    """Rows counted and the two sums; `effective_cost` stays None where the layout prints none."""
+
+    rows: int = 0
+    billed_cost: Decimal = Decimal(0)
+    effective_cost: Decimal | None = None
+
+
+def total_columns(names: Iterable[str]) -> dict[str, str]:
+    """FOCUS name -> the file's own name, for the columns that totals need and the file has."""
+    names = list(names)
+    if is_cur(names):
+        by_snake = {snake(name): name for name in reversed(names)}
+        return {focus: by_snake[own] for focus, own in _CUR_NAMES.items() if own in by_snake}
+    by_lower = {name.strip().lower(): name for name in reversed(names)}
+    return {focus: by_lower[focus.lower()] for focus in (*_GROUPS, *_SUMS) if focus.lower() in by_lower}
+
+
+def add_up(
+    batches: Iterable[pa.RecordBatch], columns: Mapping[str, str], defaults: Mapping[str, str]
+) -> dict[Invoice, Total]:
+    """Totals over `batches`, whose columns are the values of `columns`. Unreadable numbers add nothing."""
+    totals: dict[Invoice, Total] = defaultdict(Total)
+    with localcontext(_CONTEXT):
+        for batch in batches:
+            for invoice, total in _of_batch(batch, columns, defaults):
+                sum_ = totals[invoice]
+                sum_.rows += total.rows
+                sum_.billed_cost += total.billed_cost
+                if total.effective_cost is not None:
+                    sum_.effective_cost = (sum_.effective_cost or Decimal(0)) + total.effective_cost
+    return dict(totals)
+
+
+def _of_batch(
+    batch: pa.RecordBatch, columns: Mapping[str, str], defaults: Mapping[str, str]
+) -> Iterator[tuple[Invoice, Total]]:
+    groups = [name for name in _GROUPS if name in columns]
+    sums = [name for name in _SUMS if name in columns]
+    table = pa.table(
+        {name: batch.column(columns[name]) for name in groups}
+        | {name: _exact(batch.column(columns[name])) for name in sums}
+    )
+    grouped = table.group_by(groups).aggregate([*((name, "sum") for name in sums), ([], "count_all")])
+    for row in grouped.to_pylist():
+        keys = {name: row.get(name) if row.get(name) not in (None, "") else defaults.get(name) for name in _GROUPS}
+        effective = (row["EffectiveCost_sum"] or Decimal(0)) if "EffectiveCost" in sums else None
+        yield (
+            Invoice(
+                _text(keys["ProviderName"]),
+                _month(keys["BillingPeriodStart"]),
+                _text(keys["InvoiceId"]),
+                _text(keys["BillingCurrency"]),
+            ),
+            Total(row["count_all"], row.get("BilledCost_sum") or Decimal(0), effective),
+        )
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _exact(column: pa.Array) -> pa.Array:
+    """The column's printed digits as exact decimals; doubles by their shortest text."""
+    if pa.types.is_decimal(column.type) or pa.types.is_integer(column.type):
+        return pc.cast(column, _EXACT)
+    printed = column if pa.types.is_string(column.type) else pc.cast(column, pa.string())
+    try:
+        return pc.cast(printed, _EXACT)
+    except pa.ArrowInvalid:
+        return pa.array([_number(text) for text in printed.to_pylist()], _EXACT)
+
+
+def _number(text: str | None) -> Decimal | None:
+    if text is None:
+        return None
+    try:
+        number = Decimal(text.strip().replace("$", "").replace(",", ""))
+    except InvalidOperation:
+        return None
+    exponent = number.as_tuple().exponent
+    fits = isinstance(exponent, int) and exponent >= -38 and number.adjusted() < 38
+    return number if fits else None
+
+
+def _month(value: object) -> str | None:
+    if isinstance(value, date | datetime):
+        return f"{value:%Y-%m}"
+    text = str(value or "").strip()
+    for form in ("%m/%d/%y", "%m/%d/%Y", "%m/%d/%Y %H:%M", "%m/%d/%Y %H:%M:%S"):
+        try:
+            return f"{datetime.strptime(text, form):%Y-%m}"
+        except ValueError:
+            continue
+    try:
+        return f"{datetime.fromisoformat(text):%Y-%m}"
+    except ValueError:
+        return None

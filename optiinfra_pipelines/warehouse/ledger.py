@@ -1,0 +1,46 @@
+"""The load ledger's rules, the same for every engine: ids, events, which loads readers see and which are history."""
+
+import json
+from datetime import UTC, datetime
+from typing import Literal
+from uuid import uuid4
+
+import pyarrow as pa
+
+from optiinfra_pipelines.tables.contract import Table
+from optiinfra_pipelines.tables.operations import LOADS
+from optiinfra_pipelines.warehouse.protocol import Load
+
+# The newest committed load of each slice; argMax is spelt alike in DuckDB and ClickHouse.
+VISIBLE_LOADS = "SELECT argMax(load_id, recorded_at) FROM {loads} WHERE state = 'committed' GROUP BY table_name, slice"
+# Committed loads of one slice past the `keep` newest ones.
+SUPERSEDED = (
+    "SELECT load_id FROM {loads} WHERE table_name = $table_name AND slice = $slice AND state = 'committed'"
+    " AND load_id NOT IN (SELECT load_id FROM {loads} WHERE state = 'discarded')"
+    " ORDER BY recorded_at DESC LIMIT 1000000 OFFSET {keep}"
+)
+
+
+def new_load_id(now: datetime) -> str:
+    """An id that sorts by time and is unique: `20261101T120000.123456Z-1a2b3c4d`."""
+    return f"{now.astimezone(UTC):%Y%m%dT%H%M%S.%f}Z-{uuid4().hex[:8]}"
+
+
+def ledger_event(
+    load: Load, table: Table, slice: str, state: Literal["started", "committed", "discarded"], rows: int, run_id: str
+) -> pa.Table:
+    """One row of raw.loads for `load`."""
+    row = {
+        "load_id": load.load_id,
+        "table_name": table.full_name,
+        "slice": slice,
+        "state": state,
+        "rows": rows,
+        "rows_read": load.summary.rows_read,
+        "rows_rejected": load.summary.rows_rejected,
+        "fingerprint": load.summary.fingerprint,
+        "details": json.dumps(load.summary.details, sort_keys=True),
+        "run_id": run_id,
+        "recorded_at": datetime.now(UTC).replace(tzinfo=None),
+    }
+    return pa.Table.from_pylist([row], schema=LOADS.arrow_schema)
