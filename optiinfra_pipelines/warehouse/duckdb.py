@@ -85,6 +85,7 @@ class DuckDBWarehouse:
     def replace_slice(self, table: Table, slice: str) -> Iterator[Load]:
         schema.require_kind(table, Kind.SLICED)
         with self._transaction() as con:
+            con.execute(schema.LOAD_SETTINGS)
             load = _DuckDBLoad(con, table)
             yield load
             event = ledger_event(load, table, slice, "committed", load.rows, self.run_id)

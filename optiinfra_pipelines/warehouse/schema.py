@@ -8,6 +8,10 @@ from optiinfra_pipelines.tables.contract import Column, Kind, Table
 from optiinfra_pipelines.tables.operations import REJECTED_ROWS, SOURCE_TOTALS
 from optiinfra_pipelines.warehouse.protocol import SchemaConflict, WarehouseError
 
+# A load computes each value once and filters on the outcome. DuckDB would push such a filter below the computation
+# and so do it twice: measured, 1.7 times the CPU of the casts alone, against 1.06 with the filter left in place.
+LOAD_SETTINGS = "SET disabled_optimizers = 'filter_pushdown'"
+
 
 @dataclass(frozen=True)
 class Found:

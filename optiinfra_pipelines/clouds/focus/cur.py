@@ -88,10 +88,10 @@ _USED = {
     "line_item_product_code", "line_item_resource_id", "line_item_unblended_cost", "line_item_unblended_rate",
     "line_item_usage_account_id", "line_item_usage_account_name", "line_item_usage_amount",
     "line_item_usage_end_date", "line_item_usage_start_date", "bill_payer_account_name",
-    "pricing_public_on_demand_cost", "pricing_public_on_demand_rate", "pricing_unit", "product_product_name", "product_region", "product_region_code",
-    "product_location", "product_sku", "product_product_family", "pricing_rate_id", "pricing_rate_code",
-    "resource_tags",
-    "reservation_effective_cost", "reservation_reservation_a_r_n", "reservation_subscription_id",
+    "pricing_public_on_demand_cost", "pricing_public_on_demand_rate", "pricing_unit", "product_product_name",
+    "product_region", "product_region_code", "product_location", "product_sku", "product_product_family",
+    "pricing_rate_id", "pricing_rate_code", "resource_tags", "reservation_effective_cost",
+    "reservation_reservation_a_r_n", "reservation_subscription_id",
     "reservation_unused_amortized_upfront_fee_for_billing_period", "reservation_unused_recurring_fee",
     "savings_plan_savings_plan_a_r_n", "savings_plan_savings_plan_arn", "savings_plan_savings_plan_effective_cost",
     "savings_plan_total_commitment_to_date", "savings_plan_used_commitment",
@@ -172,7 +172,9 @@ def _costs(report: _Report, kind: str) -> dict[str, Value]:
         f" WHEN 'RIFee' THEN coalesce({upfront.sql}, 0) + coalesce({recurring.sql}, 0) ELSE {billed.sql} END"
     )
     parts = tuple(
-        refusal for part in (covered, reserved, committed, used, upfront, recurring) for refusal in part.refuse
+        refusal
+        for each in (billed, covered, reserved, committed, used, upfront, recurring)
+        for refusal in each.part().refuse
     )
     rate, listed = report.money("pricing_public_on_demand_rate"), report.money("pricing_public_on_demand_cost")
     own_rate, amount = report.money("line_item_unblended_rate"), report.money("line_item_usage_amount")
@@ -180,13 +182,13 @@ def _costs(report: _Report, kind: str) -> dict[str, Value]:
     return {
         "BilledCost": billed,
         "EffectiveCost": Value(f"CAST({effective} AS DECIMAL(38,21))", parts),
-        "ListCost": Value(f"coalesce({listed.sql}, {billed.sql})", listed.refuse),
-        "ListUnitPrice": Value(f"CASE WHEN {priced} THEN {rate.sql} END", rate.refuse),
+        "ListCost": Value(f"coalesce({listed.sql}, {billed.sql})", listed.part().refuse),
+        "ListUnitPrice": Value(f"CASE WHEN {priced} THEN {rate.sql} END", rate.part().refuse),
         "ContractedCost": billed,
-        "ContractedUnitPrice": Value(f"CASE WHEN {priced} THEN {own_rate.sql} END", own_rate.refuse),
-        "PricingQuantity": Value(f"CASE WHEN {priced} THEN {amount.sql} END", amount.refuse),
+        "ContractedUnitPrice": Value(f"CASE WHEN {priced} THEN {own_rate.sql} END", own_rate.part().refuse),
+        "PricingQuantity": Value(f"CASE WHEN {priced} THEN {amount.sql} END", amount.part().refuse),
         "PricingUnit": Value(f"CASE WHEN {priced} THEN {report.text('pricing_unit').sql} END"),
-        "ConsumedQuantity": Value(f"CASE WHEN {kind} LIKE '%Usage' THEN {amount.sql} END", amount.refuse),
+        "ConsumedQuantity": Value(f"CASE WHEN {kind} LIKE '%Usage' THEN {amount.sql} END", amount.part().refuse),
         "ConsumedUnit": Value(f"CASE WHEN {kind} LIKE '%Usage' THEN {report.text('pricing_unit').sql} END"),
     }
 

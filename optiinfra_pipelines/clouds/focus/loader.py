@@ -1,18 +1,17 @@
 """One billing period of one connection, from its files into the warehouse: the place where the parts meet."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Literal
 
 import pyarrow as pa
 
-from optiinfra_pipelines.clouds.focus.cur import is_cur
 from optiinfra_pipelines.clouds.focus.layouts import PeriodFiles, known_periods, period_files, unplaced_files
 from optiinfra_pipelines.clouds.focus.locations import Location
 from optiinfra_pipelines.clouds.focus.normaliser import Origin, normalise
 from optiinfra_pipelines.clouds.focus.reader import RowSet, row_sets
-from optiinfra_pipelines.clouds.focus.totals import Invoice, Total, add_up, total_columns
+from optiinfra_pipelines.clouds.focus.totals import Invoice, Total, Totals
 from optiinfra_pipelines.customers import BillingSource
 from optiinfra_pipelines.errors import CollectionError
 from optiinfra_pipelines.tables.contract import Table
@@ -111,14 +110,14 @@ def periods_of(bill: Bill) -> list[BillingPeriod]:
 
 
 def _periods_inside(rows: RowSet, defaults: Mapping[str, str]) -> set[BillingPeriod]:
-    columns = {k: v for k, v in total_columns(rows.schema.names).items() if k == "BillingPeriodStart"}
-    if not columns:
+    totals = Totals(rows.schema.names, defaults)
+    column = totals.columns.get("BillingPeriodStart")
+    if column is None:
         return set()
-    return {
-        BillingPeriod(invoice.billing_period)
-        for invoice in add_up(rows.batches(columns.values()), columns, defaults)
-        if invoice.billing_period is not None
-    }
+    totals.columns = {"BillingPeriodStart": column}
+    for batch in rows.columns([column]):
+        totals.add(batch)
+    return {BillingPeriod(each.billing_period) for each in totals.by_invoice if each.billing_period is not None}
 
 
 def _load_files(load: Load, table: Table, bill: Bill, files: PeriodFiles, period: BillingPeriod) -> _Tally:
@@ -139,11 +138,12 @@ def _load_files(load: Load, table: Table, bill: Bill, files: PeriodFiles, period
 
 def _load_rows(load: Load, table: Table, rows: RowSet, origin: Origin, tally: _Tally) -> None:
     plan = normalise(rows.schema, origin, rows.relation)
-    accepted = load.insert(rows.rows, select=plan.accepted)
+    totals = Totals(rows.schema.names, origin.defaults)
+    accepted = _insert_accepted(load, rows, plan.accepted, totals)
     rejected = 0
     if accepted < rows.row_count:
         named = f"SELECT *, '{table.full_name}' AS table_name FROM ({plan.rejected})"
-        rejected = load.insert(rows.rows, into=REJECTED_ROWS, select=named)
+        rejected = load.insert(rows.rows(), into=REJECTED_ROWS, select=named)
     if origin.period is None and accepted + rejected != rows.row_count:
         raise CollectionError(
             "malformed",
@@ -154,7 +154,21 @@ def _load_rows(load: Load, table: Table, rows: RowSet, origin: Origin, tally: _T
     tally.rejected += rejected + _insert_ragged(load, table, rows, origin)
     tally.columns |= set(plan.columns_present)
     tally.layouts.add(plan.version)
-    _count_totals(rows, origin, tally)
+    for invoice, total in totals.by_invoice.items():
+        tally.totals.setdefault(invoice, Total()).add(total)
+
+
+def _insert_accepted(load: Load, rows: RowSet, select: str, totals: Totals) -> int:
+    """Insert the good rows, and sum the source's own digits meanwhile: of CSV as it passes, of Parquet beside it."""
+    if "BilledCost" not in totals.columns:
+        return load.insert(rows.rows(), select=select)
+    if not rows.is_parquet:
+        return load.insert(rows.rows(totals.add), select=select)
+    with ThreadPoolExecutor(1) as beside:
+        summing = beside.submit(lambda: [totals.add(batch) for batch in rows.columns(totals.columns.values())])
+        accepted = load.insert(None, select=select)
+        summing.result()
+    return accepted
 
 
 def _insert_ragged(load: Load, table: Table, rows: RowSet, origin: Origin) -> int:
@@ -179,19 +193,6 @@ def _payload(text: str, expected: int, actual: int) -> str:
     import json
 
     return json.dumps({"line": text, "fields_expected": expected, "fields_found": actual})
-
-
-def _count_totals(rows: RowSet, origin: Origin, tally: _Tally) -> None:
-    columns = total_columns(rows.schema.names)
-    if "BilledCost" not in columns:
-        return
-    defaults = {"ProviderName": "AWS", **origin.defaults} if is_cur(rows.schema.names) else origin.defaults
-    for invoice, total in add_up(rows.batches(columns.values()), columns, defaults).items():
-        known = tally.totals.setdefault(invoice, Total())
-        known.rows += total.rows
-        known.billed_cost += total.billed_cost
-        if total.effective_cost is not None:
-            known.effective_cost = (known.effective_cost or Decimal(0)) + total.effective_cost
 
 
 def _insert_totals(

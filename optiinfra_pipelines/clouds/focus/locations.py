@@ -183,7 +183,8 @@ _EXPLANATIONS: tuple[tuple[str, ErrorKind, str], ...] = (
     (r"NO_SUCH_BUCKET|No such bucket|does not exist|NotFound|not found", "not_configured", "check the location"),
     (
         r"INVALID_ACCESS_KEY|SIGNATURE|ACCESS_DENIED|Forbidden|HTTP (?:status|response code):? 40[13]|"
-        r"AuthenticationFailed|PERMISSION_DENIED|UNAUTHENTICATED|INVALID_CLIENT_TOKEN|EXPIRED_TOKEN|No credentials|Permission denied",
+        r"AuthenticationFailed|PERMISSION_DENIED|UNAUTHENTICATED|INVALID_CLIENT_TOKEN|EXPIRED_TOKEN|"
+        r"No credentials|Permission denied",
         "auth",
         "check the connection's credentials and that they may list and read this location",
     ),

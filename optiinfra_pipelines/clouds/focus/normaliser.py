@@ -13,6 +13,7 @@ import pyarrow as pa
 from optiinfra_pipelines.clouds.focus import cur
 from optiinfra_pipelines.clouds.focus.sql import (
     NULL,
+    OWN,
     Value,
     identifier,
     literal,
@@ -28,7 +29,6 @@ from optiinfra_pipelines.windows import BillingPeriod
 
 MAPPING_VERSION = 1  # raise it when the same file would give other rows: every period is then loaded afresh
 
-BILLING_PERIOD_START = identifier("BillingPeriodStart")
 ROW_NUMBER, SOURCE = "x_row_number", "x_source"  # columns that the reader adds to each row
 
 # Spellings met in the wild, lower case -> FOCUS name. Case alone never matters.
@@ -140,7 +140,7 @@ def _value(column: FocusColumn, value: Value, origin: Origin) -> Value:
     default = origin.defaults.get(column.name)
     if default is not None:
         filler = _read(column, literal(default), pa.string())
-        value = filler if value == NULL else Value(f"coalesce({value.sql}, {filler.sql})", value.refuse)
+        value = filler if value == NULL else Value(f"coalesce({value.sql}, {filler.sql})", value.part().refuse)
     if column.allowed and value != NULL and column.name != "ServiceSubcategory":
         value = one_of(value, column.allowed, strict=column.name in _STRICT)
     if column.name in REQUIRED:
@@ -179,39 +179,47 @@ def _extra(schema: pa.Schema, used: set[str], layout: Layout) -> Value:
 
 
 def _accepted(values: Mapping[str, Value], period: BillingPeriod | None, relation: str) -> str:
-    columns = ", ".join(f"{value.sql} AS {identifier(name)}" for name, value in values.items())
-    inside = "" if period is None else f" AND {_in_period(BILLING_PERIOD_START, period)}"
-    return (
-        f"SELECT * EXCLUDE (x_reason) FROM (SELECT {columns}, {SOURCE}, {ROW_NUMBER}, {_reason(values)} AS x_reason"
-        f" FROM {relation}) WHERE x_reason IS NULL{inside}"
-    )
+    columns = ", ".join(f"{_own(name)} AS {identifier(name)}" for name in values)
+    inside = "" if period is None else f" AND {_in_period(period)}"
+    return f"SELECT {columns}, {SOURCE}, {ROW_NUMBER} FROM {_judged(values, relation)} WHERE x_reason IS NULL{inside}"
 
 
 def _rejected(schema: pa.Schema, values: Mapping[str, Value], origin: Origin, relation: str) -> str:
     pairs = ", ".join(f"{literal(name)}, {identifier(name)}" for name in schema.names)
-    start = values["BillingPeriodStart"].sql
     # A row whose month cannot be read belongs to every month's run; it carries its place, so it counts once.
-    inside = "" if origin.period is None else f" AND ({start} IS NULL OR {_in_period(start, origin.period)})"
+    inside = "" if origin.period is None else f" AND ({_PERIOD_START} IS NULL OR {_in_period(origin.period)})"
     return (
         f"SELECT {literal(origin.customer_id)} AS customer_id, {literal(origin.connection_id)} AS connection_id,"
-        f" {SOURCE} AS source, {ROW_NUMBER} AS row_number, {_reason(values)} AS reason,"
+        f" {SOURCE} AS source, {ROW_NUMBER} AS row_number, x_reason AS reason,"
         f" CAST(json_object({pairs}) AS VARCHAR) AS payload"
-        f" FROM {relation} WHERE {_reason(values)} IS NOT NULL{inside}"
+        f" FROM {_judged(values, relation)} WHERE x_reason IS NOT NULL{inside}"
     )
 
 
-def _in_period(moment: str, period: BillingPeriod) -> str:
-    return f"({moment} >= TIMESTAMP '{period.start:%Y-%m-%d}' AND {moment} < TIMESTAMP '{period.end:%Y-%m-%d}')"
+def _judged(values: Mapping[str, Value], relation: str) -> str:
+    """The relation with each value computed once, and x_reason: the first thing wrong with a row, or null.
 
-
-def _reason(values: Mapping[str, Value]) -> str:
-    """The first thing wrong with a row, as 'Column: what'; null for a good row."""
+    Two levels, so that conditions look at computed values; engines must not push x_reason below them again.
+    """
+    computed = ", ".join(f"{value.sql} AS {_own(name)}" for name, value in values.items())
     branches = " ".join(
-        f"WHEN {condition} THEN {literal(f'{name}: {what}')}"
+        f"WHEN {condition.replace(OWN, _own(name))} THEN {literal(f'{name}: {what}')}"
         for name, value in values.items()
         for condition, what in value.refuse
     )
-    return f"CASE {branches} END"
+    return f"(SELECT *, CASE {branches} END AS x_reason FROM (SELECT *, {computed} FROM {relation}))"
+
+
+def _own(name: str) -> str:
+    return identifier(f"={name}")
+
+
+def _in_period(period: BillingPeriod) -> str:
+    start, end = f"TIMESTAMP '{period.start:%Y-%m-%d}'", f"TIMESTAMP '{period.end:%Y-%m-%d}'"
+    return f"({_PERIOD_START} >= {start} AND {_PERIOD_START} < {end})"
+
+
+_PERIOD_START = _own("BillingPeriodStart")
 
 
 def period_of_path(path: str) -> str | None:

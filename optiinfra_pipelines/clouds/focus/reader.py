@@ -5,7 +5,7 @@ and neither memory nor disk grows with the bill. Lines that are no rows are kept
 """
 
 import gzip
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,24 +61,23 @@ class RowSet:
             f" FROM read_parquet([{paths}], filename = true, file_row_number = true, hive_partitioning = false))"
         )
 
-    @property
-    def rows(self) -> pa.RecordBatchReader | None:
-        """The batches that `source` stands for; None where DuckDB reads the files itself."""
+    def rows(self, watch: Callable[[pa.RecordBatch], None] | None = None) -> pa.RecordBatchReader | None:
+        """The batches that `source` stands for, each shown to `watch` too; None where DuckDB reads the files itself."""
         if self.is_parquet:
             return None
         schema = pa.schema([*self.schema, (SOURCE, pa.dictionary(pa.int32(), pa.string())), (ROW_NUMBER, pa.int64())])
-        return pa.RecordBatchReader.from_batches(schema, self._csv_rows(schema))
+        return pa.RecordBatchReader.from_batches(schema, self._csv_rows(schema, watch))
 
-    def batches(self, columns: Iterable[str]) -> Iterator[pa.RecordBatch]:
-        """Batches of some columns, read by Arrow: the second opinion that source totals are summed from."""
+    def columns(self, names: Iterable[str]) -> Iterator[pa.RecordBatch]:
+        """Batches of some columns alone, read by Arrow whatever reads the rest."""
         import pyarrow.parquet as pq
 
-        names = list(columns)
+        wanted = list(names)
         for stored, path in self.files:
             if self.is_parquet:
-                yield from pq.ParquetFile(path).iter_batches(batch_size=1 << 17, columns=names)
+                yield from pq.ParquetFile(path).iter_batches(batch_size=1 << 17, columns=wanted)
             else:
-                yield from (batch.select(names) for batch, _ in _csv_batches(stored, path, []))
+                yield from (batch.select(wanted) for batch, _ in _csv_batches(stored, path, []))
 
     @property
     def row_count(self) -> int:
@@ -94,11 +93,13 @@ class RowSet:
         stored, path = self.files[0]
         return len(str(path)) - len(stored.path)
 
-    def _csv_rows(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    def _csv_rows(self, schema: pa.Schema, watch: Callable[[pa.RecordBatch], None] | None) -> Iterator[pa.RecordBatch]:
         self.ragged.clear()
         self._csv_row_count = 0
         for stored, path in self.files:
             for batch, numbers in _csv_batches(stored, path, self.ragged):
+                if watch is not None:
+                    watch(batch)
                 source = pa.DictionaryArray.from_arrays(
                     pa.repeat(pa.scalar(0, pa.int32()), batch.num_rows), [stored.uri]
                 )

@@ -14,15 +14,29 @@ MONEY = f"DECIMAL({MONEY_PRECISION},{MONEY_SCALE})"
 _SMALLEST_SHORT_DOUBLE = "1e-5"
 # Bills lie within these years; a date outside is a misread format (DuckDB reads '5/1/25' as the year 5).
 _FIRST, _LAST = "TIMESTAMP '2000-01-01'", "TIMESTAMP '2200-01-01'"
-_DAY_FIRST_MONTH = "['%m/%d/%y', '%m/%d/%Y', '%m/%d/%y %H:%M', '%m/%d/%Y %H:%M', '%m/%d/%Y %H:%M:%S']"
+_NO_DATE = "is not a date of a bill"
+_MONTH_FIRST = "['%m/%d/%y', '%m/%d/%Y', '%m/%d/%y %H:%M', '%m/%d/%Y %H:%M', '%m/%d/%Y %H:%M:%S']"
+
+
+# Stands, in a condition, for the value's own column: it is computed once and the condition only looks at it.
+OWN = '"="'
 
 
 @dataclass(frozen=True)
 class Value:
-    """An SQL expression over `source` and what must not hold of a row: (condition, what is wrong) pairs."""
+    """An SQL expression over `source`, and what must not hold of a row: (condition, what is wrong) pairs.
+
+    Conditions see the source's columns and, as OWN, the value.
+    """
 
     sql: str
     refuse: tuple[tuple[str, str], ...] = ()
+
+    def part(self) -> "Value":
+        """The value as part of another one: its conditions then spell it out, for it has no column of its own."""
+        return Value(
+            self.sql, tuple((condition.replace(OWN, f"({self.sql})"), what) for condition, what in self.refuse)
+        )
 
 
 NULL = Value("NULL")
@@ -53,29 +67,21 @@ def money(column: str, kind: pa.DataType) -> Value:
         return Value(f"CAST({column} AS {MONEY})")
     if pa.types.is_floating(kind):
         printed = f"CAST({column} AS VARCHAR)"
-        long = f"abs({column}) < {_SMALLEST_SHORT_DOUBLE} AND {column} <> 0 AND {_decimals(printed)} > {MONEY_SCALE}"
-        return _number(f"TRY_CAST({printed} AS {MONEY})", column, long)
+        maybe_long = f"abs({column}) < {_SMALLEST_SHORT_DOUBLE} AND {column} <> 0"
+        return Value(f"TRY_CAST({printed} AS {MONEY})", _refuse_numbers(column, maybe_long, printed))
     printed = column if pa.types.is_string(kind) else f"CAST({column} AS VARCHAR)"
-    plain = f"TRY_CAST({printed} AS {MONEY})"
     dressed = f"TRY_CAST(regexp_replace(trim({printed}), '[$,]', '', 'g') AS {MONEY})"
     looks_dressed = rf"regexp_full_match(trim({printed}), '-?\$?\d{{1,3}}(,\d{{3}})*(\.\d+)?')"
-    number = (
-        f"CASE WHEN {plain} IS NULL AND {printed} IS NOT NULL"
-        f" THEN CASE WHEN {looks_dressed} THEN {dressed} END ELSE {plain} END"
-    )
+    number = f"coalesce(TRY_CAST({printed} AS {MONEY}), CASE WHEN {looks_dressed} THEN {dressed} END)"
     # A short text without an exponent cannot have more decimals than fit: most rows stop here.
-    maybe_long = f"(length({printed}) > {MONEY_SCALE + 1} OR contains(lower({printed}), 'e'))"
-    long = f"{maybe_long} AND {_decimals(printed)} > {MONEY_SCALE}"
-    return _number(number, f"nullif({printed}, '')", long)
+    maybe_long = f"(length({printed}) > {MONEY_SCALE + 1} OR contains({printed}, 'e') OR contains({printed}, 'E'))"
+    return Value(number, _refuse_numbers(f"nullif({printed}, '')", maybe_long, printed))
 
 
-def _number(number: str, printed: str, long: str) -> Value:
-    return Value(
-        number,
-        (
-            (f"{printed} IS NOT NULL AND {number} IS NULL", "is not a number with at most 17 digits before the point"),
-            (long, f"has more than {MONEY_SCALE} decimals"),
-        ),
+def _refuse_numbers(given: str, maybe_long: str, printed: str) -> tuple[tuple[str, str], ...]:
+    return (
+        (f"{given} IS NOT NULL AND {OWN} IS NULL", "is not a number with at most 17 digits before the point"),
+        (f"{maybe_long} AND {_decimals(printed)} > {MONEY_SCALE}", f"has more than {MONEY_SCALE} decimals"),
     )
 
 
@@ -91,24 +97,18 @@ def _decimals(printed: str) -> str:
 
 
 def timestamp(column: str, kind: pa.DataType) -> Value:
-    """A UTC time: ISO 8601 with or without zone (none: UTC), or m/d/y. Arrow times arrive as UTC already."""
+    """A UTC time: ISO 8601 with or without zone (none: UTC), or m/d/y. Typed times arrive as UTC already."""
+    outside = (f"{OWN} NOT BETWEEN {_FIRST} AND {_LAST}", _NO_DATE)
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        return Value(
-            f"CAST({column} AS TIMESTAMP)", ((_outside(f"CAST({column} AS TIMESTAMP)"), "is not a date of a bill"),)
-        )
+        return Value(f"CAST({column} AS TIMESTAMP)", (outside,))
     printed = column if pa.types.is_string(kind) else f"CAST({column} AS VARCHAR)"
     moment = (
-        f"CASE WHEN contains({printed}, '/') THEN try_strptime(trim({printed}), {_DAY_FIRST_MONTH})"
+        f"CASE WHEN contains({printed}, '/') THEN try_strptime(trim({printed}), {_MONTH_FIRST})"
         f" WHEN length({printed}) > 19 AND right({printed}, 1) <> 'Z'"
         f" THEN timezone('UTC', TRY_CAST({printed} AS TIMESTAMPTZ))"
         f" ELSE TRY_CAST({printed} AS TIMESTAMP) END"
     )
-    unread = f"nullif({printed}, '') IS NOT NULL AND ({moment} IS NULL OR {_outside(moment)})"
-    return Value(moment, ((unread, "is not a date of a bill"),))
-
-
-def _outside(moment: str) -> str:
-    return f"{moment} NOT BETWEEN {_FIRST} AND {_LAST}"
+    return Value(moment, ((f"nullif({printed}, '') IS NOT NULL AND {OWN} IS NULL", _NO_DATE), outside))
 
 
 def one_of(value: Value, allowed: tuple[str, ...], *, strict: bool) -> Value:
@@ -119,10 +119,10 @@ def one_of(value: Value, allowed: tuple[str, ...], *, strict: bool) -> Value:
         f"CASE WHEN {value.sql} IN ({known}) THEN {value.sql} "
         f"ELSE CASE lower(trim({value.sql})) {spelt} ELSE {value.sql} END END"
     )
-    refused = (f"lower(trim({value.sql})) NOT IN ({known.lower()})", "is not a value that FOCUS knows")
-    return Value(sql, (*value.refuse, refused) if strict else value.refuse)
+    refuse = (*value.refuse, (f"{OWN} NOT IN ({known})", "is not a value that FOCUS knows")) if strict else value.refuse
+    return Value(sql, refuse)
 
 
 def required(value: Value) -> Value:
     """`value`, with the row refused where there is none."""
-    return Value(value.sql, (*value.refuse, (f"({value.sql}) IS NULL", "is missing")))
+    return Value(value.sql, (*value.refuse, (f"{OWN} IS NULL", "is missing")))

@@ -3,7 +3,6 @@
 This is the other half of the reconciliation, so it shares no cast with `sql.py`.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -45,6 +44,13 @@ class Total:
     billed_cost: Decimal = Decimal(0)
     effective_cost: Decimal | None = None
 
+    def add(self, other: "Total") -> None:
+        """Count `other` in; exact under a decimal context that is wide enough."""
+        self.rows += other.rows
+        self.billed_cost += other.billed_cost
+        if other.effective_cost is not None:
+            self.effective_cost = (self.effective_cost or Decimal(0)) + other.effective_cost
+
 
 def total_columns(names: Iterable[str]) -> dict[str, str]:
     """FOCUS name -> the file's own name, for the columns that totals need and the file has."""
@@ -56,20 +62,20 @@ def total_columns(names: Iterable[str]) -> dict[str, str]:
     return {focus: by_lower[focus.lower()] for focus in (*_GROUPS, *_SUMS) if focus.lower() in by_lower}
 
 
-def add_up(
-    batches: Iterable[pa.RecordBatch], columns: Mapping[str, str], defaults: Mapping[str, str]
-) -> dict[Invoice, Total]:
-    """Totals over `batches`, whose columns are the values of `columns`. Unreadable numbers add nothing."""
-    totals: dict[Invoice, Total] = defaultdict(Total)
-    with localcontext(_CONTEXT):
-        for batch in batches:
-            for invoice, total in _of_batch(batch, columns, defaults):
-                sum_ = totals[invoice]
-                sum_.rows += total.rows
-                sum_.billed_cost += total.billed_cost
-                if total.effective_cost is not None:
-                    sum_.effective_cost = (sum_.effective_cost or Decimal(0)) + total.effective_cost
-    return dict(totals)
+class Totals:
+    """Totals by invoice, grown batch by batch. Unreadable numbers add nothing."""
+
+    def __init__(self, names: Iterable[str], defaults: Mapping[str, str]) -> None:
+        names = list(names)
+        self.columns = total_columns(names)
+        self._defaults = {"ProviderName": "AWS", **defaults} if is_cur(names) else defaults
+        self.by_invoice: dict[Invoice, Total] = {}
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Add the rows of `batch`, which has at least the `columns` that the file has."""
+        with localcontext(_CONTEXT):
+            for invoice, total in _of_batch(batch, self.columns, self._defaults):
+                self.by_invoice.setdefault(invoice, Total()).add(total)
 
 
 def _of_batch(
