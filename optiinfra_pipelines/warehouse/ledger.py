@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from optiinfra_pipelines.tables.contract import Table
 from optiinfra_pipelines.tables.operations import LOADS
-from optiinfra_pipelines.warehouse.protocol import Load
+from optiinfra_pipelines.warehouse.protocol import Load, Warehouse
+from optiinfra_pipelines.warehouse.schema import load_column
 
 # The newest committed load of each slice; argMax is spelt alike in DuckDB and ClickHouse.
 VISIBLE_LOADS = "SELECT argMax(load_id, recorded_at) FROM {loads} WHERE state = 'committed' GROUP BY table_name, slice"
@@ -44,3 +45,18 @@ def ledger_event(
         "recorded_at": datetime.now(UTC).replace(tzinfo=None),
     }
     return pa.Table.from_pylist([row], schema=LOADS.arrow_schema)
+
+
+def rows_of_period(warehouse: Warehouse, table: Table, customer_id: str, period: str, *, of: Table | None = None) -> str:
+    """A parenthesised SELECT of `of`'s (default: `table`'s) current rows from one customer's loads of one period.
+
+    Slices are named customer/connection/period; both parts are checked where they enter, so they stand as literals.
+    """
+    shown = of or table
+    customer, suffix = f"{customer_id}/", f"/{period}"
+    visible = VISIBLE_LOADS.format(loads=warehouse.name(LOADS)).replace(
+        " GROUP BY",
+        f" AND table_name = '{table.full_name}' AND left(slice, {len(customer)}) = '{customer}'"
+        f" AND right(slice, {len(suffix)}) = '{suffix}' GROUP BY",
+    )
+    return f"(SELECT * FROM {warehouse.name(shown)} WHERE {load_column(shown)} IN ({visible}))"

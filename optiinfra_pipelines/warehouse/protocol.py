@@ -63,6 +63,7 @@ class Warehouse(Protocol):
     """Tables under contract on one engine. Connections are opened per call: nothing is held between calls."""
 
     engine: Engine
+    run_id: str  # of the Dagster run that the statements and loads are traced to
 
     def create_tables(self, tables: Iterable[Table]) -> None:
         """Create what is missing and add missing columns; SchemaConflict, and no change, where that is not enough."""

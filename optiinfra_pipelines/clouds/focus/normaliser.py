@@ -4,7 +4,7 @@ Text in, text out: nothing is read here. FOCUS layouts are mapped here, Cost and
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -33,6 +33,7 @@ ROW_NUMBER, SOURCE = "x_row_number", "x_source"  # columns that the reader adds 
 
 # Spellings met in the wild, lower case -> FOCUS name. Case alone never matters.
 ALIASES = {
+    "x_invoiceid": "InvoiceId",  # Azure's FOCUS 1.0 exports, before FOCUS had the column
     "invoiceissuer": "InvoiceIssuerName",
     "provider": "ProviderName",
     "publisher": "PublisherName",
@@ -80,13 +81,13 @@ class Normalisation:
 
 def normalise(schema: pa.Schema, origin: Origin, relation: str = "source") -> Normalisation:
     """The SELECTs over `relation`, whose columns are `schema` and the reader's two; shapes as in tables/billing.py."""
-    names = {_canonical(name): name for name in reversed(schema.names)}
+    names = focus_columns(schema.names)
     layout: Layout = "cur" if cur.is_cur(schema.names) else "focus"
     mapped = cur.map_columns(schema) if layout == "cur" else _map_focus(schema, names)
     version = "cur" if layout == "cur" else _version(names)
     values = {column.name: _value(column, mapped.get(column.name, NULL), origin) for column in FOCUS_COLUMNS}
     used = set(names.values()) if layout == "focus" else cur.columns_used(schema.names)
-    values["x_extra"] = _extra(schema, used, layout)
+    values["x_extra"] = _extra(schema, used)
     values["x_provider"] = _provider(values["ProviderName"], origin.provider)
     for column, constant in (
         ("x_customer_id", origin.customer_id),
@@ -103,14 +104,13 @@ def normalise(schema: pa.Schema, origin: Origin, relation: str = "source") -> No
     )
 
 
-def _canonical(name: str) -> str:
-    """The FOCUS name of a file's column, or its own in lower case."""
-    key = name.strip().lower()
-    return _FOCUS_NAMES.get(key) or ALIASES.get(key) or key
-
-
-_FOCUS_COLUMN_NAMES = frozenset(column.name for column in FOCUS_COLUMNS)
-_FOCUS_NAMES = {column.name.lower(): column.name for column in FOCUS_COLUMNS}
+def focus_columns(names: Iterable[str]) -> dict[str, str]:
+    """FOCUS name -> the file's own name for it: whatever its case, else an alias, of several the first."""
+    given = list(names)
+    by_lower = {name.strip().lower(): name for name in reversed(given)}
+    own = {column.name: by_lower[column.name.lower()] for column in FOCUS_COLUMNS if column.name.lower() in by_lower}
+    aliased = {focus: by_lower[alias] for alias, focus in ALIASES.items() if alias in by_lower}
+    return aliased | own
 
 
 def _map_focus(schema: pa.Schema, names: Mapping[str, str]) -> dict[str, Value]:
@@ -166,12 +166,8 @@ def _provider(provider_name: Value, provider: str) -> Value:
     )
 
 
-def _extra(schema: pa.Schema, used: set[str], layout: Layout) -> Value:
-    unknown = [
-        name
-        for name in schema.names
-        if name not in used or (layout == "focus" and _canonical(name) not in _FOCUS_COLUMN_NAMES)
-    ]
+def _extra(schema: pa.Schema, used: set[str]) -> Value:
+    unknown = [name for name in schema.names if name not in used]
     if not unknown:
         return Value("CAST(NULL AS VARCHAR)")
     pairs = ", ".join(f"{literal(name)}, {identifier(name)}" for name in unknown)

@@ -14,6 +14,8 @@ MONEY = f"DECIMAL({MONEY_PRECISION},{MONEY_SCALE})"
 _SMALLEST_SHORT_DOUBLE = "1e-5"
 # Bills lie within these years; a date outside is a misread format (DuckDB reads '5/1/25' as the year 5).
 _FIRST, _LAST = "TIMESTAMP '2000-01-01'", "TIMESTAMP '2200-01-01'"
+# $1,234 and 1,234.56 can be read in one way only; 1,234 alone could be a decimal comma.
+_DRESSED = r"-?\$\d{1,3}(,\d{3})*(\.\d+)?|-?\d{1,3}(,\d{3})+\.\d+"
 _NO_DATE = "is not a date of a bill"
 _MONTH_FIRST = "['%m/%d/%y', '%m/%d/%Y', '%m/%d/%y %H:%M', '%m/%d/%Y %H:%M', '%m/%d/%Y %H:%M:%S']"
 
@@ -71,7 +73,7 @@ def money(column: str, kind: pa.DataType) -> Value:
         return Value(f"TRY_CAST({printed} AS {MONEY})", _refuse_numbers(column, maybe_long, printed))
     printed = column if pa.types.is_string(kind) else f"CAST({column} AS VARCHAR)"
     dressed = f"TRY_CAST(regexp_replace(trim({printed}), '[$,]', '', 'g') AS {MONEY})"
-    looks_dressed = rf"regexp_full_match(trim({printed}), '-?\$?\d{{1,3}}(,\d{{3}})*(\.\d+)?')"
+    looks_dressed = f"regexp_full_match(trim({printed}), '{_DRESSED}')"
     number = f"coalesce(TRY_CAST({printed} AS {MONEY}), CASE WHEN {looks_dressed} THEN {dressed} END)"
     # A short text without an exponent cannot have more decimals than fit: most rows stop here.
     maybe_long = f"(length({printed}) > {MONEY_SCALE + 1} OR contains({printed}, 'e') OR contains({printed}, 'E'))"

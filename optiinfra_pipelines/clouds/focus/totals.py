@@ -3,6 +3,7 @@
 This is the other half of the reconciliation, so it shares no cast with `sql.py`.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -12,9 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from optiinfra_pipelines.clouds.focus.cur import is_cur, snake
+from optiinfra_pipelines.clouds.focus.normaliser import focus_columns
+from optiinfra_pipelines.tables.contract import MONEY_PRECISION, MONEY_SCALE
 
-_EXACT = pa.decimal256(76, 38)
+_EXACT = pa.decimal256(76, MONEY_SCALE)  # what the contract can hold; a value with more digits adds nothing
 _CONTEXT = Context(prec=76)
+# $1,234 and 1,234.56 can be read in one way only; 1,234 alone could be a decimal comma.
+_DRESSED = re.compile(r"-?\$\d{1,3}(,\d{3})*(\.\d+)?|-?\d{1,3}(,\d{3})+\.\d+")
 # What the totals are grouped by and summed over: FOCUS name -> name in a Cost and Usage Report.
 _CUR_NAMES = {
     "InvoiceId": "bill_invoice_id",
@@ -58,8 +63,7 @@ def total_columns(names: Iterable[str]) -> dict[str, str]:
     if is_cur(names):
         by_snake = {snake(name): name for name in reversed(names)}
         return {focus: by_snake[own] for focus, own in _CUR_NAMES.items() if own in by_snake}
-    by_lower = {name.strip().lower(): name for name in reversed(names)}
-    return {focus: by_lower[focus.lower()] for focus in (*_GROUPS, *_SUMS) if focus.lower() in by_lower}
+    return {focus: own for focus, own in focus_columns(names).items() if focus in (*_GROUPS, *_SUMS)}
 
 
 class Totals:
@@ -120,13 +124,16 @@ def _exact(column: pa.Array) -> pa.Array:
 def _number(text: str | None) -> Decimal | None:
     if text is None:
         return None
+    plain = text.strip()
+    if _DRESSED.fullmatch(plain):
+        plain = plain.replace("$", "").replace(",", "")
     try:
-        number = Decimal(text.strip().replace("$", "").replace(",", ""))
+        number = Decimal(plain) if "_" not in plain else Decimal("NaN")
     except InvalidOperation:
         return None
-    exponent = number.as_tuple().exponent
-    fits = isinstance(exponent, int) and exponent >= -38 and number.adjusted() < 38
-    return number if fits else None
+    if not number.is_finite() or number.adjusted() >= MONEY_PRECISION - MONEY_SCALE:
+        return None
+    return number if number == round(number, MONEY_SCALE) else None
 
 
 def _month(value: object) -> str | None:

@@ -1,0 +1,95 @@
+"""Collecting bills: every connection of a customer that delivers one, each attempt recorded in raw.collection_runs."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import monotonic
+
+import pyarrow as pa
+
+from optiinfra_pipelines.clouds.focus.layouts import known_periods, period_files
+from optiinfra_pipelines.clouds.focus.loader import Bill, LoadedPeriod, load_period, newest_load
+from optiinfra_pipelines.clouds.focus.locations import open_location
+from optiinfra_pipelines.customers import Connection, Customer
+from optiinfra_pipelines.errors import CollectionError
+from optiinfra_pipelines.settings import secret
+from optiinfra_pipelines.tables.billing import AWS_BILLING, FOCUS_BILLING
+from optiinfra_pipelines.tables.contract import Table
+from optiinfra_pipelines.tables.operations import COLLECTION_RUNS
+from optiinfra_pipelines.warehouse.protocol import Warehouse, WarehouseError
+from optiinfra_pipelines.windows import BillingPeriod
+
+# Which table a connection's bill goes to, by its provider. gcp, azure and vultr get theirs with their own APIs.
+TABLE_OF = {"aws": AWS_BILLING, "focus": FOCUS_BILLING}
+
+
+@dataclass(frozen=True)
+class Collected:
+    """How the attempt on one connection ended; `error` is None unless it failed."""
+
+    connection_id: str
+    loaded: LoadedPeriod
+    error: CollectionError | WarehouseError | None = None
+
+
+def billing_connections(customer: Customer, table: Table) -> list[Connection]:
+    """The connections of `customer` whose bill goes to `table`."""
+    return [each for each in customer.connections if each.billing is not None and TABLE_OF.get(each.provider) is table]
+
+
+def open_bill(customer: Customer, connection: Connection) -> Bill:
+    """The connection's bill, with its credentials; CollectionError (not_configured) where one is not set."""
+    if connection.billing is None:
+        raise CollectionError("not_configured", f"connection {customer.id}/{connection.id} has no billing section")
+    owner = f"{customer.id}/{connection.id}"
+    credentials = {field: secret(name, connection=owner) for field, name in connection.credentials.items()}
+    location = open_location(connection.billing, credentials)
+    return Bill(customer.id, connection.id, connection.provider, connection.billing, location)
+
+
+def collect_billing(warehouse: Warehouse, table: Table, customer: Customer, period: BillingPeriod) -> list[Collected]:
+    """Load `period` of every connection of `customer` that delivers to `table`; one failing leaves the others be."""
+    return [_attempt(warehouse, table, customer, each, period) for each in billing_connections(customer, table)]
+
+
+def changed_periods(warehouse: Warehouse, customer: Customer) -> Iterator[tuple[Table, BillingPeriod]]:
+    """Named billing periods whose files are not the ones loaded: a bill restated late, or never loaded."""
+    for table in TABLE_OF.values():
+        for connection in billing_connections(customer, table):
+            bill = open_bill(customer, connection)
+            for period in sorted(known_periods(bill.location)):
+                files = period_files(bill.location, bill.source, period)
+                before = newest_load(warehouse, table, bill.slice(period))
+                if files.objects and (before is None or before["fingerprint"] != files.fingerprint):
+                    yield table, period
+
+
+def _attempt(
+    warehouse: Warehouse, table: Table, customer: Customer, connection: Connection, period: BillingPeriod
+) -> Collected:
+    started_at, began = datetime.now(UTC), monotonic()
+    try:
+        outcome = Collected(
+            connection.id, load_period(warehouse, table, open_bill(customer, connection), period)
+        )
+    except (CollectionError, WarehouseError) as error:
+        outcome = Collected(connection.id, LoadedPeriod("unchanged"), error)
+    error = outcome.error
+    row = {
+        "customer_id": customer.id,
+        "provider": connection.provider,
+        "connection_id": connection.id,
+        "kind": "billing",
+        "window_start": period.start.replace(tzinfo=None),
+        "window_end": period.end.replace(tzinfo=None),
+        "status": "failed" if error else outcome.loaded.status,
+        "rows": outcome.loaded.rows,
+        "rows_rejected": outcome.loaded.rows_rejected,
+        "error_kind": error.kind if isinstance(error, CollectionError) else ("conflict" if error else None),
+        "error": str(error) if error else None,
+        "duration_seconds": monotonic() - began,
+        "run_id": warehouse.run_id,
+        "started_at": started_at.replace(tzinfo=None),
+    }
+    warehouse.append(COLLECTION_RUNS, pa.Table.from_pylist([row], schema=COLLECTION_RUNS.arrow_schema))
+    return outcome

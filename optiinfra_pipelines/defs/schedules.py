@@ -1,0 +1,105 @@
+"""When things run: bills hourly per customer, late restatements by what their sources list, marts after their sources."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from optiinfra_pipelines.clouds.billing import TABLE_OF, billing_connections, changed_periods
+from optiinfra_pipelines.customers import Customer
+from optiinfra_pipelines.defs.partitions import CUSTOMER_MONTHS, CUSTOMERS, customer_and_period, partition_key
+from optiinfra_pipelines.defs.warehouse_resource import CustomersResource, WarehouseResource
+from optiinfra_pipelines.tables.contract import Table
+from optiinfra_pipelines.windows import BillingPeriod, periods_to_refresh
+
+_UNDER_WAY = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+
+billing_job = dg.define_asset_job(
+    "billing_job",
+    selection=dg.AssetSelection.assets(*[[table.schema, table.name] for table in TABLE_OF.values()]),
+    partitions_def=CUSTOMER_MONTHS,
+    description="Collects one customer's bills of one month from every connection.",
+)
+derived_job = dg.define_asset_job(
+    "derived_job", selection=dg.AssetSelection.groups("derived"), description="Rebuilds staging views and marts."
+)
+standing_checks_job = dg.define_asset_job(
+    "standing_checks_job",
+    selection=dg.AssetSelection.checks_for_assets(["raw", "collection_runs"], ["raw", "loads"]),
+    description="Judges what is true now: whether every connection is collected, whether the ledger is in order.",
+)
+standing_checks_schedule = dg.ScheduleDefinition(
+    name="standing_checks_schedule",
+    job=standing_checks_job,
+    cron_schedule="30 * * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+
+
+@dg.schedule(job=billing_job, cron_schedule="5 * * * *", default_status=dg.DefaultScheduleStatus.RUNNING)
+def billing_schedule(
+    context: dg.ScheduleEvaluationContext, customers: CustomersResource
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Hourly: the current month of each customer, and the previous one through the 10th."""
+    tick = context.scheduled_execution_time
+    skipped = []
+    for customer in customers.load().customers:
+        context.instance.add_dynamic_partitions("customer", [customer.id])
+        for period in periods_to_refresh(tick):
+            if _under_way(context.instance, customer.id, period):
+                skipped.append(f"{customer.id} {period}")
+                continue
+            yield _request(customer, period, _tables(customer), f"{customer.id}@{period}@{tick:%Y-%m-%dT%H:%M}")
+    if skipped:
+        context.log.warning(f"left out, for the previous run is still going: {', '.join(skipped)}")
+
+
+@dg.sensor(job=billing_job, minimum_interval_seconds=3600, default_status=dg.DefaultSensorStatus.RUNNING)
+def restated_bills_sensor(
+    context: dg.SensorEvaluationContext, customers: CustomersResource, warehouse: WarehouseResource
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Months of any age whose files are not the ones loaded: restated late, backdated, or never loaded."""
+    opened = warehouse.open()
+    for customer in customers.load().customers:
+        context.instance.add_dynamic_partitions("customer", [customer.id])
+        due: dict[BillingPeriod, list[Table]] = {}
+        for table, period in changed_periods(opened, customer):
+            due.setdefault(period, []).append(table)
+        for period, tables in due.items():
+            if not _under_way(context.instance, customer.id, period):
+                yield _request(customer, period, tables, None)
+
+
+def _request(customer: Customer, period: BillingPeriod, tables: list[Table], run_key: str | None) -> dg.RunRequest:
+    return dg.RunRequest(
+        run_key=run_key,
+        partition_key=partition_key(customer.id, period),
+        asset_selection=[dg.AssetKey([table.schema, table.name]) for table in tables],
+        tags={"customer": customer.id},
+    )
+
+
+def _tables(customer: Customer) -> list[Table]:
+    return [table for table in TABLE_OF.values() if billing_connections(customer, table)]
+
+
+def _under_way(instance: dg.DagsterInstance, customer_id: str, period: BillingPeriod) -> bool:
+    runs = instance.get_runs(
+        dg.RunsFilter(job_name="billing_job", statuses=_UNDER_WAY, tags={"customer": customer_id}), limit=100
+    )
+    return any(customer_and_period(run.tags["dagster/partition"])[1] == period for run in runs)
+
+
+@dg.sensor(minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
+def customers_sensor(context: dg.SensorEvaluationContext, customers: CustomersResource) -> dg.SensorResult:
+    """Keeps the customer partitions as customers.yaml has them; history of a customer that left is kept."""
+    known = set(context.instance.get_dynamic_partitions("customer"))
+    new = [each for each in customers.load().ids if each not in known]
+    requests = [CUSTOMERS.build_add_request(new)] if new else []
+    return dg.SensorResult(dynamic_partitions_requests=requests, skip_reason=None if new else "no new customer")
+
+
+derived_automation_sensor = dg.AutomationConditionSensorDefinition(
+    "derived_automation_sensor",
+    target=dg.AssetSelection.groups("derived"),
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)

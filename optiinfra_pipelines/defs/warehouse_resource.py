@@ -1,0 +1,31 @@
+"""The resources `warehouse` and `customers`: settings and files are read when a run asks, never at import."""
+
+import dagster as dg
+
+from optiinfra_pipelines.customers import Customers, load_customers
+from optiinfra_pipelines.settings import Settings, load_settings
+from optiinfra_pipelines.tables import ALL_TABLES
+from optiinfra_pipelines.warehouse import open_warehouse
+from optiinfra_pipelines.warehouse.protocol import Warehouse
+
+
+class WarehouseResource(dg.ConfigurableResource):
+    """Opens the warehouse that OPTIINFRA_WAREHOUSE names."""
+
+    def settings(self) -> Settings:
+        """The settings of this process; SettingsError lists every mistake."""
+        return load_settings()
+
+    def open(self, run_id: str = "") -> Warehouse:
+        """The warehouse with all tables as their contracts say; statements and loads carry `run_id`."""
+        warehouse = open_warehouse(self.settings(), run_id)
+        warehouse.create_tables(ALL_TABLES)
+        return warehouse
+
+
+class CustomersResource(dg.ConfigurableResource):
+    """Reads the file that OPTIINFRA_CUSTOMERS names."""
+
+    def load(self) -> Customers:
+        """The customers; CustomersFileError lists every mistake with its line."""
+        return load_customers(load_settings().customers)
