@@ -69,8 +69,12 @@ def _judge(suite_name: str, rows: "pd.DataFrame", expectations: "Sequence[Expect
     result = batch.validate(gx.ExpectationSuite(suite_name, expectations=list(expectations)))
     outcomes = [
         {
-            "expectation": each.expectation_config.type,
-            "of": ", ".join(str(v) for k, v in each.expectation_config.kwargs.items() if k.startswith("column")),
+            "expectation": each.expectation_config.type if each.expectation_config else "",
+            "of": ", ".join(
+                str(v)
+                for k, v in (each.expectation_config.kwargs if each.expectation_config else {}).items()
+                if k.startswith("column")
+            ),
             "rows_off": int(each.result.get("unexpected_count") or 0),
             "examples": str(each.result.get("partial_unexpected_list") or each.exception_info or "")[:200],
         }

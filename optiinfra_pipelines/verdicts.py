@@ -12,7 +12,7 @@ MOST_ROWS = 20  # of a table in a check's metadata
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a rule holds, how grave it is where it does not, in one sentence, with its numbers and rows to look at."""
+    """Whether a rule holds and how grave it is where not: one sentence, its numbers, and rows to look at."""
 
     passed: bool
     severity: Literal["ERROR", "WARN"]
@@ -23,7 +23,7 @@ class Verdict:
 
 def contract_query(table: Table, relation: str) -> str:
     """One row of counts over `relation`: all rows, and for each promise of the contract the rows that break it."""
-    broken = [f"sum(CASE WHEN {condition} THEN 1 ELSE 0 END) AS \"{name}\"" for name, condition in _promises(table)]
+    broken = [f'sum(CASE WHEN {condition} THEN 1 ELSE 0 END) AS "{name}"' for name, condition in _promises(table)]
     identity = _identity(table)
     if identity:
         keys = ", ".join(f'"{name}"' for name in identity)
@@ -36,8 +36,10 @@ def contract(table: Table, counts: Mapping[str, int | None]) -> Verdict:
     """Every row keeps the promises of its table's contract."""
     rows = counts["rows"] or 0
     broken = [{"promise": name, "rows": n} for name, n in counts.items() if name != "rows" and n]
-    total = sum(int(each["rows"]) for each in broken)
-    said = "every row follows the contract" if not broken else f"{total} rows break {len(broken)} promises of the contract"
+    total = sum(n for name, n in counts.items() if name != "rows" and n)
+    said = (
+        "every row follows the contract" if not broken else f"{total} rows break {len(broken)} promises of the contract"
+    )
     return Verdict(not broken, "ERROR", f"{table.full_name}: {said}", {"rows": rows, "rows_failed": total}, broken)
 
 

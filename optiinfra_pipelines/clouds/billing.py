@@ -15,7 +15,7 @@ from optiinfra_pipelines.errors import CollectionError
 from optiinfra_pipelines.settings import secret
 from optiinfra_pipelines.tables.billing import AWS_BILLING, FOCUS_BILLING
 from optiinfra_pipelines.tables.contract import Table
-from optiinfra_pipelines.tables.operations import COLLECTION_RUNS
+from optiinfra_pipelines.tables.operations import COLLECTION_RUNS, CONNECTIONS
 from optiinfra_pipelines.warehouse.protocol import Warehouse, WarehouseError
 from optiinfra_pipelines.windows import BillingPeriod
 
@@ -52,6 +52,29 @@ def collect_billing(warehouse: Warehouse, table: Table, customer: Customer, peri
     return [_attempt(warehouse, table, customer, each, period) for each in billing_connections(customer, table)]
 
 
+def record_connections(warehouse: Warehouse, customer: Customer) -> None:
+    """Bring raw.connections to what customers.yaml says of `customer`; a connection that left becomes inactive."""
+    known = warehouse.query(
+        "SELECT connection_id, provider, collects"
+        f" FROM {warehouse.current(CONNECTIONS)} c WHERE customer_id = $customer",
+        {"customer": customer.id},
+    ).to_pylist()
+    now = datetime.now(UTC).replace(tzinfo=None)
+    named = {
+        each.id: {"provider": each.provider, "collects": ",".join(each.collect), "active": True}
+        for each in customer.connections
+    }
+    gone = {
+        row["connection_id"]: {"provider": row["provider"], "collects": row["collects"], "active": False}
+        for row in known
+    }
+    rows = [
+        {"customer_id": customer.id, "connection_id": connection_id, **row, "collected_at": now}
+        for connection_id, row in (gone | named).items()
+    ]
+    warehouse.upsert(CONNECTIONS, pa.Table.from_pylist(rows, schema=CONNECTIONS.arrow_schema))
+
+
 def changed_periods(warehouse: Warehouse, customer: Customer) -> Iterator[tuple[Table, BillingPeriod]]:
     """Named billing periods whose files are not the ones loaded: a bill restated late, or never loaded."""
     for table in TABLE_OF.values():
@@ -69,12 +92,10 @@ def _attempt(
 ) -> Collected:
     started_at, began = datetime.now(UTC), monotonic()
     try:
-        outcome = Collected(
-            connection.id, load_period(warehouse, table, open_bill(customer, connection), period)
-        )
+        outcome = Collected(connection.id, load_period(warehouse, table, open_bill(customer, connection), period))
     except (CollectionError, WarehouseError) as error:
         outcome = Collected(connection.id, LoadedPeriod("unchanged"), error)
-    error = outcome.error
+    failure = outcome.error
     row = {
         "customer_id": customer.id,
         "provider": connection.provider,
@@ -82,11 +103,11 @@ def _attempt(
         "kind": "billing",
         "window_start": period.start.replace(tzinfo=None),
         "window_end": period.end.replace(tzinfo=None),
-        "status": "failed" if error else outcome.loaded.status,
+        "status": "failed" if failure else outcome.loaded.status,
         "rows": outcome.loaded.rows,
         "rows_rejected": outcome.loaded.rows_rejected,
-        "error_kind": error.kind if isinstance(error, CollectionError) else ("conflict" if error else None),
-        "error": str(error) if error else None,
+        "error_kind": failure.kind if isinstance(failure, CollectionError) else ("conflict" if failure else None),
+        "error": str(failure) if failure else None,
         "duration_seconds": monotonic() - began,
         "run_id": warehouse.run_id,
         "started_at": started_at.replace(tzinfo=None),

@@ -1,18 +1,20 @@
 """What the billing assets of every provider share: collecting one customer's month into a result."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 import dagster as dg
 
-from optiinfra_pipelines.clouds.billing import Collected, collect_billing
+from optiinfra_pipelines.clouds.billing import Collected, collect_billing, record_connections
 from optiinfra_pipelines.defs.partitions import customer_and_period
 from optiinfra_pipelines.defs.warehouse_resource import CustomersResource, WarehouseResource
 from optiinfra_pipelines.errors import CollectionError
 from optiinfra_pipelines.tables import OPERATION_TABLES
 from optiinfra_pipelines.tables.contract import Table
-from optiinfra_pipelines.tables.operations import CONNECTIONS
 
 RETRY = dg.RetryPolicy(max_retries=3, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+# Bills are asked for hourly; a day of silence over all customers is a stopped schedule. Per customer: see operations.
+FRESHNESS = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=36), warn_window=timedelta(hours=6))
 _WORTH_RETRYING = ("transient", "throttled")
 
 
@@ -21,13 +23,13 @@ def collect_month(
 ) -> dg.MaterializeResult:
     """Load the partition's month of the partition's customer; Failure after all connections were tried."""
     customer_id, period = customer_and_period(context.partition_key)
-    open_warehouse = warehouse.open(context.run_id)
-    collected = collect_billing(open_warehouse, table, customers.load().customer(customer_id), period)
+    opened, customer = warehouse.open(context.run_id), customers.load().customer(customer_id)
+    record_connections(opened, customer)
+    collected = collect_billing(opened, table, customer, period)
     for each in collected:
         context.log.info(f"{customer_id}/{each.connection_id} {period}: {each.error or each.loaded}")
-    for each in OPERATION_TABLES:
-        if each is not CONNECTIONS:
-            context.log_event(dg.AssetMaterialization([each.schema, each.name], description=f"by {table.full_name}"))
+    for written in OPERATION_TABLES:
+        context.log_event(dg.AssetMaterialization([written.schema, written.name], description=f"by {table.full_name}"))
     _raise_failures(collected)
     return dg.MaterializeResult(metadata=_metadata(collected))
 

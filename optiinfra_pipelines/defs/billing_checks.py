@@ -1,7 +1,8 @@
-"""The checks that every billing table has, per customer and month: contract, source, rejections, FOCUS, expectations."""
+"""The checks of every billing table, per customer and month: contract, source, rejections, FOCUS, expectations."""
 
 import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import dagster as dg
 from dagster_duckdb import DuckDBResource
@@ -74,16 +75,20 @@ def _check(table: Table, name: str, judge: Judge, *, blocking: bool = False) -> 
     )
     def check(context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource) -> dg.AssetCheckResult:
         customer_id, period = customer_and_period(context.partition_key)
-        return judge(warehouse.open(context.run_id), table, customer_id, str(period))
+        return judge(warehouse.open(context.run.run_id), table, customer_id, str(period))
 
     return check
+
+
+def _provider(table: Table) -> str:
+    return table.name.removesuffix("_billing")
 
 
 def _follows_contract(warehouse: Warehouse, table: Table, customer_id: str, period: str) -> dg.AssetCheckResult:
     """Every row has what its contract requires, and no row of a source stands twice."""
     relation = rows_of_period(warehouse, table, customer_id, period)
     counts = warehouse.query(contract_query(table, relation)).to_pylist()[0]
-    return check_result(contract(table, counts), customer=customer_id)
+    return check_result(contract(table, counts), customer=customer_id, provider=_provider(table))
 
 
 def _reconciles(warehouse: Warehouse, table: Table, customer_id: str, period: str) -> dg.AssetCheckResult:
@@ -92,7 +97,7 @@ def _reconciles(warehouse: Warehouse, table: Table, customer_id: str, period: st
     rows = rows_of_period(warehouse, table, customer_id, period)
     invoices = warehouse.query(_INVOICES.format(totals=totals, rows=rows)).to_pylist()
     rejected = sum(each["rows"] for each in _rejected(warehouse, table, customer_id, period))
-    return check_result(reconciliation(invoices, rejected), customer=customer_id)
+    return check_result(reconciliation(invoices, rejected), customer=customer_id, provider=_provider(table))
 
 
 def _nothing_rejected(warehouse: Warehouse, table: Table, customer_id: str, period: str) -> dg.AssetCheckResult:
@@ -101,10 +106,10 @@ def _nothing_rejected(warehouse: Warehouse, table: Table, customer_id: str, peri
         f"SELECT count(*) AS n FROM {rows_of_period(warehouse, table, customer_id, period)} t"
     ).to_pylist()
     found = _rejected(warehouse, table, customer_id, period)
-    return check_result(rejections(found, accepted[0]["n"]), customer=customer_id)
+    return check_result(rejections(found, accepted[0]["n"]), customer=customer_id, provider=_provider(table))
 
 
-def _rejected(warehouse: Warehouse, table: Table, customer_id: str, period: str) -> list[dict[str, object]]:
+def _rejected(warehouse: Warehouse, table: Table, customer_id: str, period: str) -> list[dict[str, Any]]:
     relation = rows_of_period(warehouse, table, customer_id, period, of=REJECTED_ROWS)
     return warehouse.query(
         f"SELECT reason, count(*) AS rows, min(source) AS example_source, min(row_number) AS example_row_number"
@@ -125,7 +130,9 @@ def _follows_focus(warehouse: Warehouse, table: Table, customer_id: str, period:
     numbers = {f"rules_{status}": count for status, count in counts.items()}
     said = "every rule that applies holds" if not broken else f"{len(broken)} FOCUS rules are broken"
     shown = [{**each, "example": json.dumps(each["example"], default=str)} for each in broken[:MOST_ROWS]]
-    return check_result(Verdict(not broken, "WARN", said, numbers, shown), customer=customer_id)
+    return check_result(
+        Verdict(not broken, "WARN", said, numbers, shown), customer=customer_id, provider=_provider(table)
+    )
 
 
 def _columns_present(warehouse: Warehouse, table: Table, relation: str) -> dict[str, frozenset[str]]:
@@ -152,13 +159,13 @@ def _expectations_check(table: Table) -> dg.AssetChecksDefinition:
         context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource, scratch: DuckDBResource
     ) -> dg.AssetCheckResult:
         customer_id, period = customer_and_period(context.partition_key)
-        opened = warehouse.open(context.run_id)
+        opened = warehouse.open(context.run.run_id)
         sample = opened.query(
             f"SELECT {_SAMPLED} FROM {rows_of_period(opened, table, customer_id, str(period))} t LIMIT {_SAMPLE}"
         )
         with scratch.get_connection() as con:
             con.register("sample", sample)
             frame = con.execute(_FRAME).df()
-        return check_result(judge_billing(frame), customer=customer_id)
+        return check_result(judge_billing(frame), customer=customer_id, provider=_provider(table))
 
     return check

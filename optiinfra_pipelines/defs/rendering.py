@@ -13,7 +13,7 @@ def check_result(verdict: Verdict, **metadata: Any) -> dg.AssetCheckResult:
     """The verdict with its numbers and its rows as a table; further metadata by name."""
     shown = {**metadata, **verdict.numbers}
     if verdict.rows:
-        shown["rows"] = as_table(verdict.rows)
+        shown["findings"] = as_table(verdict.rows)
     return dg.AssetCheckResult(
         passed=verdict.passed,
         severity=dg.AssetCheckSeverity[verdict.severity],

@@ -1,4 +1,4 @@
-"""When things run: bills hourly per customer, late restatements by what their sources list, marts after their sources."""
+"""When things run: bills hourly per customer, late restatements as their sources list them, marts after both."""
 
 from collections.abc import Iterator
 

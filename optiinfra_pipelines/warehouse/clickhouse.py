@@ -34,6 +34,7 @@ from optiinfra_pipelines.warehouse.protocol import (
     WarehouseError,
 )
 from optiinfra_pipelines.warehouse.results import in_utc
+from optiinfra_pipelines.warehouse.schema import Found
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -75,6 +76,9 @@ class ClickHouseWarehouse:
 
     def name(self, table: Table) -> str:
         return f"{DATABASE_PREFIX}{table.schema}.{table.name}"
+
+    def database(self, schema: str) -> str:
+        return f"{DATABASE_PREFIX}{schema}"
 
     def current(self, table: Table) -> str:
         if table.kind is Kind.KEYED:
@@ -187,13 +191,13 @@ class ClickHouseWarehouse:
             settings={"insert_deduplication_token": token, "insert_deduplicate": 1},
         )
 
-    def _columns(self, table: Table) -> dict[str, schema.Found]:
+    def _columns(self, table: Table) -> dict[str, Found]:
         rows = self.query(
             "SELECT name, type, default_kind FROM system.columns WHERE database = $database AND table = $name",
             {"database": DATABASE_PREFIX + table.schema, "name": table.name},
         ).to_pylist()
         # A column that an insert leaves out gets its type's default here: none is required.
-        return {row["name"]: schema.Found(row["type"], optional=True) for row in rows}
+        return {row["name"]: Found(row["type"], optional=True) for row in rows}
 
     def _command(self, statement: str) -> None:
         self._patiently(lambda: self._client.command(statement))

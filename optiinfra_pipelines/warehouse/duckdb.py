@@ -17,6 +17,7 @@ from optiinfra_pipelines.warehouse import schema
 from optiinfra_pipelines.warehouse.ledger import SUPERSEDED, VISIBLE_LOADS, ledger_event, new_load_id
 from optiinfra_pipelines.warehouse.protocol import Engine, Load, LoadSummary, Params, WarehouseBusy, WarehouseError
 from optiinfra_pipelines.warehouse.results import in_utc
+from optiinfra_pipelines.warehouse.schema import Found
 
 
 class DuckDBWarehouse:
@@ -38,10 +39,16 @@ class DuckDBWarehouse:
         self.run_id = run_id
         self.keep_loads = keep_loads
         self._lock_timeout = lock_timeout
-        self._config = {"memory_limit": memory_limit, "preserve_insertion_order": "false"}
+        self._config: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": memory_limit,
+            "preserve_insertion_order": "false",
+        }
 
     def name(self, table: Table) -> str:
         return table.full_name
+
+    def database(self, schema: str) -> str:
+        return schema
 
     def current(self, table: Table) -> str:
         if table.kind is not Kind.SLICED:
@@ -107,14 +114,14 @@ class DuckDBWarehouse:
                 {"id": load_id},
             )
 
-    def _columns(self, con: duckdb.DuckDBPyConnection, table: Table) -> dict[str, schema.Found]:
+    def _columns(self, con: duckdb.DuckDBPyConnection, table: Table) -> dict[str, Found]:
         rows = con.execute(
             "SELECT column_name, data_type, is_nullable, column_default FROM information_schema.columns"
             " WHERE table_schema = $schema AND table_name = $name AND table_catalog = current_database()",
             {"schema": table.schema, "name": table.name},
         ).fetchall()
         return {
-            name: schema.Found(type, nullable == "YES" or default is not None) for name, type, nullable, default in rows
+            name: Found(type, nullable == "YES" or default is not None) for name, type, nullable, default in rows
         }
 
     @contextmanager

@@ -2,14 +2,14 @@
 
 import json
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, Protocol
 from uuid import uuid4
 
 import pyarrow as pa
 
 from optiinfra_pipelines.tables.contract import Table
 from optiinfra_pipelines.tables.operations import LOADS
-from optiinfra_pipelines.warehouse.protocol import Load, Warehouse
+from optiinfra_pipelines.warehouse.protocol import LoadSummary, Warehouse
 from optiinfra_pipelines.warehouse.schema import load_column
 
 # The newest committed load of each slice; argMax is spelt alike in DuckDB and ClickHouse.
@@ -27,8 +27,20 @@ def new_load_id(now: datetime) -> str:
     return f"{now.astimezone(UTC):%Y%m%dT%H%M%S.%f}Z-{uuid4().hex[:8]}"
 
 
+class Recorded(Protocol):
+    """What the ledger notes of a load."""
+
+    load_id: str
+    summary: LoadSummary
+
+
 def ledger_event(
-    load: Load, table: Table, slice: str, state: Literal["started", "committed", "discarded"], rows: int, run_id: str
+    load: Recorded,
+    table: Table,
+    slice: str,
+    state: Literal["started", "committed", "discarded"],
+    rows: int,
+    run_id: str,
 ) -> pa.Table:
     """One row of raw.loads for `load`."""
     row = {
@@ -47,7 +59,9 @@ def ledger_event(
     return pa.Table.from_pylist([row], schema=LOADS.arrow_schema)
 
 
-def rows_of_period(warehouse: Warehouse, table: Table, customer_id: str, period: str, *, of: Table | None = None) -> str:
+def rows_of_period(
+    warehouse: Warehouse, table: Table, customer_id: str, period: str, *, of: Table | None = None
+) -> str:
     """A parenthesised SELECT of `of`'s (default: `table`'s) current rows from one customer's loads of one period.
 
     Slices are named customer/connection/period; both parts are checked where they enter, so they stand as literals.

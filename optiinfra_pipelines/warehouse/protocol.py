@@ -89,6 +89,10 @@ class Warehouse(Protocol):
         """The table's name in this engine's SQL."""
         ...
 
+    def database(self, schema: str) -> str:
+        """How this engine calls `schema`, such as staging or marts."""
+        ...
+
     def current(self, table: Table) -> str:
         """A parenthesised SELECT of the table's current rows, to stand after FROM."""
         ...

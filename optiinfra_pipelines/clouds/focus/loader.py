@@ -165,7 +165,7 @@ def _insert_accepted(load: Load, rows: RowSet, select: str, totals: Totals) -> i
     if not rows.is_parquet:
         return load.insert(rows.rows(totals.add), select=select)
     with ThreadPoolExecutor(1) as beside:
-        summing = beside.submit(lambda: [totals.add(batch) for batch in rows.columns(totals.columns.values())])
+        summing = beside.submit(totals.add_all, rows.columns(totals.columns.values()))
         accepted = load.insert(None, select=select)
         summing.result()
     return accepted

@@ -4,6 +4,7 @@ Rules on rows take one aggregated scan; rules on groups one further query, since
 examples of broken rules one more. A statement is only split where it would outgrow an engine's limits.
 """
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -53,7 +54,7 @@ class RuleResult:
     reason: str = ""
     rows_checked: int = 0
     rows_failed: int = 0
-    example: Mapping[str, Any] = field(default_factory=dict)
+    example: dict[str, Any] = field(default_factory=dict)
 
 
 def run_rules(
@@ -80,8 +81,8 @@ def run_rules(
 
 
 def failures(results: Iterable[RuleResult]) -> list[dict[str, Any]]:
-    """Broken rules as table rows, the most rows first. A rule that consists of rules is left out: those that broke
-    stand for it."""
+    """Broken rules as table rows of plain values, the most rows first; `example` is JSON text. A rule that consists of
+    rules is left out: those that broke stand for it."""
     broken = [r for r in results if r.status == "fail" and not r.rule.children]
     broken.sort(key=lambda r: (-r.rows_failed, r.rule.id, r.provider))
     return [
@@ -95,7 +96,7 @@ def failures(results: Iterable[RuleResult]) -> list[dict[str, Any]]:
             "rows_failed": r.rows_failed,
             "rows_checked": r.rows_checked,
             "reason": r.reason,
-            "example": dict(r.example),
+            "example": json.dumps(r.example, ensure_ascii=False),
         }
         for r in broken
     ]

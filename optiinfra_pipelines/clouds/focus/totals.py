@@ -81,6 +81,11 @@ class Totals:
             for invoice, total in _of_batch(batch, self.columns, self._defaults):
                 self.by_invoice.setdefault(invoice, Total()).add(total)
 
+    def add_all(self, batches: Iterable[pa.RecordBatch]) -> None:
+        """Add the rows of every one of `batches`."""
+        for batch in batches:
+            self.add(batch)
+
 
 def _of_batch(
     batch: pa.RecordBatch, columns: Mapping[str, str], defaults: Mapping[str, str]

@@ -11,9 +11,7 @@ from optiinfra_pipelines.defs.warehouse_resource import WarehouseResource
 
 
 @dbt_assets(manifest=DBT_PROJECT.manifest_path, project=DBT_PROJECT, dagster_dbt_translator=TRANSLATOR, name="derived")
-def derived(
-    context: dg.AssetExecutionContext, dbt: DbtCliResource, warehouse: WarehouseResource
-) -> Iterator[Any]:
+def derived(context: dg.AssetExecutionContext, dbt: DbtCliResource, warehouse: WarehouseResource) -> Iterator[Any]:
     """Every staging view and mart, in dbt's order; dbt's tests show as checks."""
     warehouse.open(context.run_id)  # the tables that dbt's sources name exist from here on
     with dbt_environment(warehouse.settings(), context.run_id):

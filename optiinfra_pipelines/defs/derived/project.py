@@ -1,10 +1,10 @@
-"""Where the dbt project is and how its models look in Dagster. Its manifest is made by `make setup`, never at run time."""
+"""Where the dbt project is and how its models look in Dagster. `make setup` makes its manifest, never a run."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-import os
 
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtProject
@@ -29,9 +29,7 @@ class Translator(DagsterDbtTranslator):
         spec = super().get_asset_spec(manifest, unique_id, project)
         if unique_id.startswith("source"):
             return spec
-        return spec.replace_attributes(
-            group_name="derived", owners=["team:finops"], automation_condition=_REFRESH
-        )
+        return spec.replace_attributes(group_name="derived", owners=["team:finops"], automation_condition=_REFRESH)
 
 
 TRANSLATOR = Translator(settings=DagsterDbtTranslatorSettings(enable_source_tests_as_checks=True))

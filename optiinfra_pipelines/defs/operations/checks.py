@@ -30,7 +30,7 @@ def _contract_check(table: Table) -> dg.AssetChecksDefinition:
         description="Every row has what the table's contract requires.",
     )
     def check(context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource) -> dg.AssetCheckResult:
-        opened = warehouse.open(context.run_id)
+        opened = warehouse.open(context.run.run_id)
         counts = opened.query(contract_query(table, opened.current(table))).to_pylist()[0]
         return check_result(contract(table, counts))
 
@@ -45,7 +45,7 @@ def collection_runs_meet_expectations(
     context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource, scratch: DuckDBResource
 ) -> dg.AssetCheckResult:
     """A Great Expectations suite over the newest attempts: states, windows, durations, errors."""
-    opened = warehouse.open(context.run_id)
+    opened = warehouse.open(context.run.run_id)
     sample = opened.query(
         f"SELECT * FROM {opened.name(COLLECTION_RUNS)} t ORDER BY started_at DESC LIMIT {_NEWEST_ATTEMPTS}"
     )
@@ -63,7 +63,7 @@ def every_connection_is_collected(
 
     Dagster's own freshness is per asset: one customer's success would hide another's silence.
     """
-    opened = warehouse.open(context.run_id)
+    opened = warehouse.open(context.run.run_id)
     last = {
         (row["customer_id"], row["connection_id"]): row
         for row in opened.query(

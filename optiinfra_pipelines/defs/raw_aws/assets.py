@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from optiinfra_pipelines.defs.billing import RETRY, collect_month
+from optiinfra_pipelines.defs.billing import FRESHNESS, RETRY, collect_month
 from optiinfra_pipelines.defs.partitions import CUSTOMER_MONTHS
 from optiinfra_pipelines.defs.rendering import table_metadata
 from optiinfra_pipelines.defs.warehouse_resource import CustomersResource, WarehouseResource
@@ -18,6 +18,7 @@ from optiinfra_pipelines.tables.billing import AWS_BILLING
     owners=["team:finops"],
     tags={"provider": "aws"},
     retry_policy=RETRY,
+    freshness_policy=FRESHNESS,
 )
 def aws_billing(
     context: dg.AssetExecutionContext, warehouse: WarehouseResource, customers: CustomersResource

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from optiinfra_pipelines.defs.billing import RETRY, collect_month
+from optiinfra_pipelines.defs.billing import FRESHNESS, RETRY, collect_month
 from optiinfra_pipelines.defs.partitions import CUSTOMER_MONTHS
 from optiinfra_pipelines.defs.rendering import table_metadata
 from optiinfra_pipelines.defs.warehouse_resource import CustomersResource, WarehouseResource
@@ -18,11 +18,12 @@ from optiinfra_pipelines.tables.billing import FOCUS_BILLING
     owners=["team:finops"],
     tags={"provider": "focus"},
     retry_policy=RETRY,
+    freshness_policy=FRESHNESS,
 )
 def focus_billing(
     context: dg.AssetExecutionContext, warehouse: WarehouseResource, customers: CustomersResource
 ) -> dg.MaterializeResult:
-    """One row is one charge of any provider's bill, from FOCUS files in S3, Google Cloud Storage, Azure Blob or a folder.
+    """One row is one charge of any provider's bill, from FOCUS files in a bucket, container or folder.
 
     Grain: the files' own rows. Read by staging.billing. A restated month replaces the old one at once.
     """

@@ -144,7 +144,7 @@ def test_a_check_that_is_unknown_or_incomplete_makes_only_its_own_rule_inapplica
         "incomplete": "the model gives CheckSameValue no usable ColumnBName",
         "condition": "the model gives CheckValue no usable ColumnName and Value",
         "inactive": "the model marks it Draft",
-        "nested": "Present cannot stand inside a statement about rows",
+        "nested": "a check of the source or of groups of rows stands inside a check of single rows",
         "fine": "",
     }
     assert [result.status for result in results] == ["not_applicable"] * 6 + ["pass"]

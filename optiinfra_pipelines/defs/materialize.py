@@ -1,0 +1,103 @@
+"""`python -m optiinfra_pipelines.defs.materialize`: every month of every customer, then the marts and the checks.
+
+The same jobs as the schedules run, one after the other in this process and into the same instance, so the UI shows
+them. Ends 0 when every run succeeded; a failed check is a finding, not a failure.
+"""
+
+import sys
+from collections.abc import Iterator
+
+import dagster as dg
+from rich.console import Console
+from rich.progress import Progress
+
+from optiinfra_pipelines.clouds.billing import TABLE_OF, billing_connections, open_bill
+from optiinfra_pipelines.clouds.focus.loader import periods_of
+from optiinfra_pipelines.customers import Customer, Customers, load_customers
+from optiinfra_pipelines.defs.partitions import partition_key
+from optiinfra_pipelines.errors import CollectionError
+from optiinfra_pipelines.settings import load_settings
+from optiinfra_pipelines.summary import print_summary
+from optiinfra_pipelines.warehouse import open_warehouse
+from optiinfra_pipelines.warehouse.protocol import WarehouseError
+from optiinfra_pipelines.windows import BillingPeriod
+
+Months = dict[tuple[Customer, BillingPeriod], set[str]]
+
+
+def main() -> int:
+    """Materialise everything that customers.yaml names; 0 when every run succeeded."""
+    console = Console(stderr=True)
+    try:
+        settings = load_settings()
+        months = _months(load_customers(settings.customers))
+    except (CollectionError, WarehouseError) as error:
+        console.print(f"[red]cannot go on:[/red] {error}", highlight=False)
+        return 1
+    with dg.DagsterInstance.get() as instance:
+        failed = [name for name, succeeded in _runs(instance, months, console) if not succeeded]
+        checks = _failed_checks(instance)
+    if "--no-summary" not in sys.argv[1:]:
+        print_summary(open_warehouse(settings), checks, Console())
+    for name in failed:
+        console.print(f"[red]run failed:[/red] {name}; see it in the UI with `make up`, or in the lines above")
+    return 1 if failed else 0
+
+
+def _months(customers: Customers) -> Months:
+    """Every month that a customer's bills hold, with the asset keys that it concerns."""
+    found: Months = {}
+    for customer in customers.customers:
+        for table in TABLE_OF.values():
+            for connection in billing_connections(customer, table):
+                for period in periods_of(open_bill(customer, connection)):
+                    found.setdefault((customer, period), set()).add(table.full_name)
+    return dict(sorted(found.items(), key=lambda each: (each[0][0].id, each[0][1])))
+
+
+def _runs(instance: dg.DagsterInstance, months: Months, console: Console) -> Iterator[tuple[str, bool]]:
+    from optiinfra_pipelines.definitions import defs
+
+    billing = defs.resolve_job_def("billing_job")
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("materialising", total=len(months) + 2)
+        for (customer, period), tables in months.items():
+            progress.update(task, description=f"{customer.id} {period}")
+            instance.add_dynamic_partitions("customer", [customer.id])
+            result = billing.execute_in_process(
+                instance=instance,
+                partition_key=partition_key(customer.id, period),
+                asset_selection=[dg.AssetKey(name.split(".")) for name in sorted(tables)],
+                tags={"customer": customer.id},
+                raise_on_error=False,
+            )
+            progress.advance(task)
+            yield f"billing of {customer.id} {period}", result.success
+        for name in ("derived_job", "standing_checks_job"):
+            progress.update(task, description=name)
+            result = defs.resolve_job_def(name).execute_in_process(instance=instance, raise_on_error=False)
+            progress.advance(task)
+            yield name, result.success
+
+
+def _failed_checks(instance: dg.DagsterInstance) -> list[tuple[str, str, str]]:
+    """(asset, check, what it said) of each check whose newest evaluation, per partition, failed."""
+    newest: dict[tuple[str, str, str], dg.AssetCheckEvaluation] = {}
+    page = instance.get_event_records(
+        dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION), ascending=True, limit=100_000
+    )
+    for record in page:
+        event = record.event_log_entry.dagster_event
+        if event is None:
+            continue
+        found = event.asset_check_evaluation_data
+        newest[(found.asset_key.to_user_string(), found.check_name, str(found.partition or ""))] = found
+    return [
+        (f"{asset} {partition}".strip(), check, found.description or "")
+        for (asset, check, partition), found in sorted(newest.items(), key=lambda each: each[0])
+        if not found.passed
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
