@@ -12,7 +12,7 @@ from optiinfra_pipelines.tables.operations import REJECTED_ROWS
 from optiinfra_pipelines.warehouse.protocol import Warehouse
 
 _COSTS = """
-SELECT x_customer_id AS customer, x_provider AS provider, currency, sum(rows) AS rows,
+SELECT customer_id, provider, currency, sum(rows) AS rows,
        sum(billed_cost) AS billed_cost, sum(effective_cost) AS effective_cost
 FROM {marts}.provider_costs_monthly t GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 """

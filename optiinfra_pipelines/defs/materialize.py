@@ -4,6 +4,7 @@ The same jobs as the schedules run, one after the other in this process and into
 them. Ends 0 when every run succeeded; a failed check is a finding, not a failure.
 """
 
+import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -13,7 +14,7 @@ from rich.progress import Progress
 
 from optiinfra_pipelines.clouds.billing import TABLE_OF, billing_connections, open_bill
 from optiinfra_pipelines.clouds.focus.loader import periods_of
-from optiinfra_pipelines.customers import Customer, Customers, load_customers
+from optiinfra_pipelines.customers import Customers, load_customers
 from optiinfra_pipelines.defs.partitions import partition_key
 from optiinfra_pipelines.errors import CollectionError
 from optiinfra_pipelines.settings import load_settings
@@ -22,7 +23,10 @@ from optiinfra_pipelines.warehouse import open_warehouse
 from optiinfra_pipelines.warehouse.protocol import WarehouseError
 from optiinfra_pipelines.windows import BillingPeriod
 
-Months = dict[tuple[Customer, BillingPeriod], set[str]]
+Months = dict[tuple[str, BillingPeriod], set[str]]  # (customer id, period) -> the tables that it concerns
+
+_MARTS = [sys.executable, *"-m dagster job execute -m optiinfra_pipelines.marts_definitions -j derived_job".split()]
+_QUIET = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
 
 
 def main() -> int:
@@ -45,14 +49,14 @@ def main() -> int:
 
 
 def _months(customers: Customers) -> Months:
-    """Every month that a customer's bills hold, with the asset keys that it concerns."""
+    """Every month that the customers' bills hold."""
     found: Months = {}
     for customer in customers.customers:
         for table in TABLE_OF.values():
             for connection in billing_connections(customer, table):
                 for period in periods_of(open_bill(customer, connection)):
-                    found.setdefault((customer, period), set()).add(table.full_name)
-    return dict(sorted(found.items(), key=lambda each: (each[0][0].id, each[0][1])))
+                    found.setdefault((customer.id, period), set()).add(table.full_name)
+    return dict(sorted(found.items()))
 
 
 def _runs(instance: dg.DagsterInstance, months: Months, console: Console) -> Iterator[tuple[str, bool]]:
@@ -61,23 +65,33 @@ def _runs(instance: dg.DagsterInstance, months: Months, console: Console) -> Ite
     billing = defs.resolve_job_def("billing_job")
     with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("materialising", total=len(months) + 2)
-        for (customer, period), tables in months.items():
-            progress.update(task, description=f"{customer.id} {period}")
-            instance.add_dynamic_partitions("customer", [customer.id])
+        for (customer_id, period), tables in months.items():
+            progress.update(task, description=f"{customer_id} {period}")
+            instance.add_dynamic_partitions("customer", [customer_id])
             result = billing.execute_in_process(
                 instance=instance,
-                partition_key=partition_key(customer.id, period),
+                partition_key=partition_key(customer_id, period),
                 asset_selection=[dg.AssetKey(name.split(".")) for name in sorted(tables)],
-                tags={"customer": customer.id},
+                tags={"customer": customer_id},
                 raise_on_error=False,
+                run_config=_QUIET,
             )
             progress.advance(task)
-            yield f"billing of {customer.id} {period}", result.success
-        for name in ("derived_job", "standing_checks_job"):
-            progress.update(task, description=name)
-            result = defs.resolve_job_def(name).execute_in_process(instance=instance, raise_on_error=False)
-            progress.advance(task)
-            yield name, result.success
+            yield f"billing of {customer_id} {period}", result.success
+        progress.update(task, description="marts")
+        # A process of its own: dbt keeps the embedded warehouse open for as long as it lives.
+        marts = subprocess.run(_MARTS, capture_output=True, text=True, check=False)
+        if marts.returncode:
+            console.print(marts.stderr[-4000:], markup=False, highlight=False)
+        progress.advance(task)
+        yield "derived_job", marts.returncode == 0
+        progress.update(task, description="standing checks")
+        standing = defs.resolve_job_def("standing_checks_job")
+        yield (
+            "standing_checks_job",
+            standing.execute_in_process(instance=instance, raise_on_error=False, run_config=_QUIET).success,
+        )
+        progress.advance(task)
 
 
 def _failed_checks(instance: dg.DagsterInstance) -> list[tuple[str, str, str]]:

@@ -1,4 +1,4 @@
-"""When things run: bills hourly per customer, late restatements as their sources list them, marts after both."""
+"""When collecting runs: bills hourly per customer, late restatements as their sources list them, standing checks."""
 
 from collections.abc import Iterator
 
@@ -18,9 +18,6 @@ billing_job = dg.define_asset_job(
     selection=dg.AssetSelection.assets(*[[table.schema, table.name] for table in TABLE_OF.values()]),
     partitions_def=CUSTOMER_MONTHS,
     description="Collects one customer's bills of one month from every connection.",
-)
-derived_job = dg.define_asset_job(
-    "derived_job", selection=dg.AssetSelection.groups("derived"), description="Rebuilds staging views and marts."
 )
 standing_checks_job = dg.define_asset_job(
     "standing_checks_job",
@@ -96,10 +93,3 @@ def customers_sensor(context: dg.SensorEvaluationContext, customers: CustomersRe
     new = [each for each in customers.load().ids if each not in known]
     requests = [CUSTOMERS.build_add_request(new)] if new else []
     return dg.SensorResult(dynamic_partitions_requests=requests, skip_reason=None if new else "no new customer")
-
-
-derived_automation_sensor = dg.AutomationConditionSensorDefinition(
-    "derived_automation_sensor",
-    target=dg.AssetSelection.groups("derived"),
-    default_status=dg.DefaultSensorStatus.RUNNING,
-)

@@ -63,10 +63,11 @@ ChargeT = TypeVar("ChargeT", bound=Charge)
 def focus_charges(scenario: Scenario, bill: Bill, period: Period, stage: int) -> list[Charge]:
     """All charges of one bill and billing period, in the order in which the export lists them."""
     bill_columns = _bill_columns(scenario, bill, period, stage)
+    covering = scenario.covering(bill)
     rows: list[dict[str, Any]] = []
     for resource in scenario.resources(bill):
         columns = bill_columns | _resource_columns(bill, resource)
-        commitment = scenario.commitment(bill, resource)
+        commitment = covering.get(resource.name)
         for usage in scenario.usage(bill, resource, period, stage):
             row = columns | _usage_columns(bill, resource.sku, usage)
             rows.append(row)

@@ -201,11 +201,11 @@ def _aws_cur(result: Export, scenario: Scenario, bill: Bill, period: Period, sta
     name = bill.location.rsplit("/", 1)[1]
     folder = f"{bill.location}/{period.start:%Y%m%d}-{period.end:%Y%m%d}"
     final = stage == 2 and period == scenario.periods[-1]
-    charges = line_items(scenario, bill, period, 2 if final else 1)
-    assemblies = [("first", charges[: len(charges) * 2 // 3]), ("second", charges)]
+    first = line_items(scenario, bill, period, 1)
+    assemblies = [("first", first[: len(first) * 2 // 3]), ("second", first)]
     if final:
-        assemblies[1] = ("second", line_items(scenario, bill, period, 1))
-        assemblies.append(("third", charges))
+        assemblies.append(("third", line_items(scenario, bill, period, 2)))
+    charges = assemblies[-1][1]
     for delivery, delivered in assemblies:
         assembly_id = _guid(bill.location, period.month, delivery)
         keys = []

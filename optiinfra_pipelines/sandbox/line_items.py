@@ -86,10 +86,11 @@ class LineItem(Charge):
 def line_items(scenario: Scenario, bill: Bill, period: Period, stage: int) -> list[LineItem]:
     """All line items of one bill and billing period, in the order of the report."""
     bill_columns = _bill_columns(scenario, bill, period, stage)
+    covering = scenario.covering(bill)
     rows: list[dict[str, Any]] = []
     for resource in scenario.resources(bill):
         columns = bill_columns | _resource_columns(bill, resource)
-        commitment = scenario.commitment(bill, resource)
+        commitment = covering.get(resource.name)
         usages = list(scenario.usage(bill, resource, period, stage))
         rows += [columns | _usage_columns(resource, usage) for usage in usages if not commitment]
         if commitment and commitment.category == "Spend":

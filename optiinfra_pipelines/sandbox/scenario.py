@@ -292,13 +292,12 @@ class Scenario:
         number = f"{prefix}{bill.account[-4:]}{period.month.replace('-', '')}"
         return number if self.invoiced(bill, period, stage) else None
 
-    def commitment(self, bill: Bill, resource: Resource) -> Commitment | None:
-        """The commitment that covers the resource: a commitment covers the first resource of its meter."""
-        for commitment in bill.commitments:
-            if commitment.meter == resource.sku.meter:
-                first = next(other for other in self.resources(bill) if other.sku.meter == commitment.meter)
-                return commitment if first == resource else None
-        return None
+    def covering(self, bill: Bill) -> dict[str, Commitment]:
+        """Which resource, by name, is covered by which commitment: the first resource of the commitment's meter."""
+        first: dict[str, str] = {}
+        for resource in self.resources(bill):
+            first.setdefault(resource.sku.meter, resource.name)
+        return {first[commitment.meter]: commitment for commitment in bill.commitments}
 
     def usage(self, bill: Bill, resource: Resource, period: Period, stage: int) -> Iterator[Usage]:
         """What the resource used in the period: one entry a day, or one an hour for an hourly resource."""

@@ -11,20 +11,19 @@ from optiinfra_pipelines.tables.operations import REJECTED_ROWS
 from optiinfra_pipelines.warehouse.protocol import Warehouse
 
 _INVOICES = """
-SELECT x_customer_id AS customer, x_connection_id AS connection, x_provider AS provider, billing_period,
+SELECT x_customer_id AS customer, x_connection_id AS connection, x_provider AS provider, BillingPeriodStart AS start,
        InvoiceId AS invoice, BillingCurrency AS currency, count(*) AS rows,
        sum(BilledCost) AS billed, sum(EffectiveCost) AS effective
 FROM {staging}.billing b GROUP BY 1, 2, 3, 4, 5, 6
 """
 _PROVIDERS = """
-SELECT x_customer_id AS customer, x_provider AS provider, currency, sum(rows) AS rows,
+SELECT customer_id AS customer, provider, currency, sum(rows) AS rows,
        sum(billed_cost) AS billed, sum(effective_cost) AS effective
 FROM {marts}.provider_costs_monthly t GROUP BY 1, 2, 3
 """
 _RESTATED = """
 SELECT count(*) AS n FROM {marts}.billing_restatements t
-WHERE x_customer_id = $customer AND billing_period = $period AND x_connection_id = $connection
-  AND previous_load_id IS NOT NULL AND billed_cost_difference <> 0
+WHERE slice = $slice AND load_id <> previous_load_id AND billed_cost_difference <> 0
 """
 
 
@@ -32,7 +31,14 @@ def differences(warehouse: Warehouse, truths: Truths) -> Iterator[str]:
     """One sentence for each thing that the warehouse holds otherwise than planted; none where all is true."""
     names = {"staging": warehouse.database("staging"), "marts": warehouse.database("marts")}
     invoices = {
-        (row["customer"], row["connection"], row["provider"], row["billing_period"], row["invoice"], row["currency"]): (
+        (
+            row["customer"],
+            row["connection"],
+            row["provider"],
+            f"{row['start']:%Y-%m}",
+            row["invoice"],
+            row["currency"],
+        ): (
             row["rows"],
             row["billed"],
             row["effective"],
@@ -60,7 +66,7 @@ def differences(warehouse: Warehouse, truths: Truths) -> Iterator[str]:
     yield from _rejected(warehouse, truths)
     if truths.stage > 1:
         customer, provider, period = RESTATED_BILL
-        params = {"customer": customer, "connection": f"{provider}-main", "period": period}
+        params = {"slice": f"{customer}/{provider}-main/{period}"}
         if warehouse.query(_RESTATED.format(**names), params)["n"][0].as_py() != 1:
             yield f"the restatement of {customer} {provider} {period} is not in the history with both its figures"
 

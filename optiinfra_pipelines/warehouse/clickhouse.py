@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +22,13 @@ from optiinfra_pipelines.settings import ClickHouseAddress
 from optiinfra_pipelines.tables.contract import Column, Kind, Table, Type
 from optiinfra_pipelines.tables.operations import LOADS
 from optiinfra_pipelines.warehouse import schema
-from optiinfra_pipelines.warehouse.ledger import SUPERSEDED, VISIBLE_LOADS, ledger_event, new_load_id
+from optiinfra_pipelines.warehouse.ledger import (
+    SUPERSEDED,
+    VISIBLE_LOADS,
+    discarded_event,
+    ledger_event,
+    new_load_id,
+)
 from optiinfra_pipelines.warehouse.protocol import (
     Engine,
     Load,
@@ -49,7 +54,6 @@ _SENDERS = 2  # one insert keeps about one core of the server busy
 # Codes after which the same statement may succeed. Others are final: sending them again changes nothing.
 TRANSIENT = {
     159: "TIMEOUT_EXCEEDED: the server was slower than its limit",
-    164: "READONLY while a replica recovers",
     202: "TOO_MANY_SIMULTANEOUS_QUERIES: wait for others to end",
     203: "NO_FREE_CONNECTION: wait for others to end",
     209: "SOCKET_TIMEOUT between servers",
@@ -122,27 +126,32 @@ class ClickHouseWarehouse:
         yield load
         load.verify()
         self.append(LOADS, ledger_event(load, table, slice, "committed", load.rows, self.run_id))
+        if self._count(LOADS, load.load_id, "AND state = 'discarded'"):
+            raise load.conflict("another run loaded the same slice")
         self._forget_superseded(table, slice)
 
     def query(self, sql: str, params: Params | None = None) -> pa.Table:
         bound = dict(params or {})
-
-        def typed(match: re.Match[str]) -> str:
-            return f"{{{match[1]}:{_parameter_type(bound[match[1]])}}}"
-
-        statement = re.sub(r"\$([a-z_][a-z0-9_]*)", typed, sql)
+        statement = _with_types(sql, bound)
         return in_utc(
             self._patiently(lambda: self._client.query_arrow(statement, parameters=bound, settings=_READ_SETTINGS))
         )
 
     def _clear_leftovers(self, table: Table, slice: str) -> None:
-        """Remove what loads of this slice left that began and never committed: their writer was killed."""
+        """Remove what loads of this slice left that began and never committed: their writer was killed.
+
+        They are called discarded before their rows go, and again after: a writer that lives and commits meanwhile
+        is not seen, and one that is killed between the two leaves the rest to the next load.
+        """
         found = self.query(
             f"SELECT load_id FROM {self.name(LOADS)} WHERE table_name = $table_name AND slice = $slice"
-            " GROUP BY load_id HAVING countIf(state <> 'started') = 0",
+            " GROUP BY load_id HAVING countIf(state = 'committed') = 0 AND countIf(state = 'discarded') < 2",
             {"table_name": table.full_name, "slice": slice},
         )
-        self._discard(table, slice, found["load_id"].to_pylist())
+        leftovers = found["load_id"].to_pylist()
+        for load_id in leftovers:
+            self._note_discarded(table, slice, load_id)
+        self._discard(table, slice, leftovers)
 
     def _forget_superseded(self, table: Table, slice: str) -> None:
         sql = SUPERSEDED.format(loads=self.name(LOADS), keep=self.keep_loads + 1)
@@ -155,12 +164,16 @@ class ClickHouseWarehouse:
                 for name in stored_names(each, self._address.cluster)[:1]:
                     column = schema.load_column(each)
                     self._command(f"DELETE FROM {name}{self._on_cluster} WHERE {column} = '{load_id}'")
-            load = _Discarded(load_id, datetime.now(UTC), LoadSummary())
-            self.append(LOADS, ledger_event(load, table, slice, "discarded", 0, self.run_id))
+            self._note_discarded(table, slice, load_id)
 
-    def _count(self, table: Table, load_id: str) -> int:
+    def _note_discarded(self, table: Table, slice: str, load_id: str) -> None:
+        self.append(LOADS, discarded_event(load_id, table, slice, self.run_id))
+
+    def _count(self, table: Table, load_id: str, condition: str = "") -> int:
         column = schema.load_column(table)
-        found = self.query(f"SELECT count() AS n FROM {self.name(table)} WHERE {column} = $id", {"id": load_id})
+        found = self.query(
+            f"SELECT count() AS n FROM {self.name(table)} WHERE {column} = $id {condition}", {"id": load_id}
+        )
         return int(found["n"][0].as_py())
 
     def insert_file(self, table: Table, file: Path, token: str) -> None:
@@ -168,6 +181,7 @@ class ClickHouseWarehouse:
         import pyarrow.parquet as pq
 
         columns = pq.read_schema(file).names
+        schema.require_columns(table, columns)
 
         def send() -> object:
             with file.open("rb") as body:
@@ -176,6 +190,7 @@ class ClickHouseWarehouse:
         self._patiently(send)
 
     def _insert_table(self, table: Table, rows: pa.Table) -> None:
+        schema.require_columns(table, rows.schema.names)
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, rows.schema) as writer:
             writer.write_table(rows)
@@ -188,7 +203,7 @@ class ClickHouseWarehouse:
             column_names=[f"`{name}`" for name in columns],
             insert_block=body,
             fmt=format,
-            settings={"insert_deduplication_token": token, "insert_deduplicate": 1},
+            settings={**_WRITE_SETTINGS, "insert_deduplication_token": token},
         )
 
     def _columns(self, table: Table) -> dict[str, Found]:
@@ -239,6 +254,9 @@ class ClickHouseWarehouse:
         import clickhouse_connect
 
         address = self._address
+        settings = {"log_comment": json.dumps({"app": "optiinfra_pipelines", "run_id": self.run_id})}
+        if address.cluster:
+            settings["distributed_product_mode"] = "global"  # IN (SELECT ...) looks at every shard's loads
         return clickhouse_connect.get_client(
             host=address.host,
             port=address.port,
@@ -248,18 +266,20 @@ class ClickHouseWarehouse:
             autogenerate_session_id=False,
             client_name="optiinfra_pipelines",
             query_retries=0,
-            settings={"log_comment": json.dumps({"app": "optiinfra_pipelines", "run_id": self.run_id})},
+            settings=settings,
         )
 
 
 _READ_SETTINGS = {"output_format_arrow_string_as_string": 1, "output_format_arrow_low_cardinality_as_dictionary": 0}
-
-
-@dataclass
-class _Discarded:
-    load_id: str
-    started_at: datetime
-    summary: LoadSummary
+_WRITE_SETTINGS = {
+    "insert_deduplicate": 1,
+    # A token stands for equal blocks only if the same file is cut into the same blocks each time it is sent.
+    "input_format_parquet_preserve_order": 1,
+    "max_insert_threads": 1,
+    "input_format_null_as_default": 0,  # a null that the contract forbids is an error, not an empty string
+    "async_insert": 0,  # when the insert returns, the rows are there to be counted,
+    "distributed_foreground_insert": 1,  # on every shard
+}
 
 
 class _ClickHouseLoad:
@@ -303,10 +323,13 @@ class _ClickHouseLoad:
         for table, sent in self._written.values():
             held = self._warehouse._count(table, self.load_id)
             if held != sent:
-                raise LoadConflict(
-                    f"load {self.load_id} of {table.full_name} sent {sent} rows and the server holds {held}; "
-                    "another run loaded the same slice, or the server lost a part. Nothing of it is seen; run again"
-                )
+                raise self.conflict(f"{sent} rows were sent to {table.full_name} and the server holds {held}")
+
+    def conflict(self, said: str) -> LoadConflict:
+        return LoadConflict(
+            f"load {self.load_id} of {self._table.full_name}: {said}; another run loaded the same slice, or the server "
+            "lost a part. Nothing of it is seen; run again"
+        )
 
 
 def _shape_into_files(select: str, rows: pa.Table | pa.RecordBatchReader | None, folder: Path) -> int:
@@ -342,7 +365,29 @@ def _may_pass(error: BaseException) -> bool:
     if not isinstance(error, ClickHouseError):
         return False
     code = error_code(error)
-    return code in TRANSIENT if code is not None else isinstance(error, OperationalError)
+    if code is not None:
+        return code in TRANSIENT
+    return isinstance(error, OperationalError) or "HTTP status 502" in str(error)  # a proxy without its server
+
+
+# A parameter, or a literal, a quoted name or a comment, in which a dollar is only a dollar.
+_PARAMETER = re.compile(
+    r"""'(?:\\.|''|[^'\\])*'|"(?:\\.|""|[^"\\])*"|`(?:\\.|``|[^`\\])*`|--[^\n]*|/\*.*?\*/|\$(?P<name>[A-Za-z_]\w*)""",
+    re.DOTALL,
+)
+
+
+def _with_types(sql: str, params: Params) -> str:
+    """`sql` with each `$name` as ClickHouse spells it; WarehouseError where names and `params` differ."""
+    used = {match["name"] for match in _PARAMETER.finditer(sql) if match["name"]}
+    if used != set(params):
+        raise WarehouseError(f"the statement uses the parameters {sorted(used)} and was given {sorted(params)}: {sql}")
+
+    def typed(match: re.Match[str]) -> str:
+        name = match["name"]
+        return f"{{{name}:{_parameter_type(params[name])}}}" if name else match[0]
+
+    return _PARAMETER.sub(typed, sql)
 
 
 def _parameter_type(value: object) -> str:
@@ -369,11 +414,14 @@ def stored_names(table: Table, cluster: str | None) -> list[str]:
 
 
 def create_statements(table: Table, cluster: str | None = None) -> list[str]:
-    """CREATE TABLE IF NOT EXISTS for `table`; on a cluster a replicated table and the distributed one over it."""
+    """CREATE TABLE IF NOT EXISTS for `table`; on a cluster a replicated table and the distributed one over it.
+
+    Rows go to shards by what they are ordered by: versions of one key meet, and a block sent again goes where it went.
+    """
     columns = ",\n".join(
         f"    `{each.name}` {column_type(each)} COMMENT {schema.quoted(each.description)}" for each in table.columns
     )
-    order = ", ".join(f"`{name}`" for name in (table.key or table.order_by)) or "tuple()"
+    order = ", ".join(f"`{name}`" for name in table.key or table.order_by)
     place = ["'/clickhouse/tables/{shard}/{database}/{table}'", "'{replica}'"] if cluster else []
     newest = ["`collected_at`"] if table.kind is Kind.KEYED else []
     family = f"{'Replicated' if cluster else ''}{'Replacing' if newest else ''}MergeTree"
@@ -390,6 +438,6 @@ def create_statements(table: Table, cluster: str | None = None) -> list[str]:
         database, local = names[0].split(".")
         statements.append(
             f"CREATE TABLE IF NOT EXISTS {names[1]}{on} AS {names[0]}"
-            f" ENGINE = Distributed('{cluster}', '{database}', '{local}', rand())"
+            f" ENGINE = Distributed('{cluster}', '{database}', '{local}', cityHash64({order}))"
         )
     return statements

@@ -14,7 +14,13 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_r
 from optiinfra_pipelines.tables.contract import Column, Kind, Table
 from optiinfra_pipelines.tables.operations import LOADS
 from optiinfra_pipelines.warehouse import schema
-from optiinfra_pipelines.warehouse.ledger import SUPERSEDED, VISIBLE_LOADS, ledger_event, new_load_id
+from optiinfra_pipelines.warehouse.ledger import (
+    SUPERSEDED,
+    VISIBLE_LOADS,
+    discarded_event,
+    ledger_event,
+    new_load_id,
+)
 from optiinfra_pipelines.warehouse.protocol import Engine, Load, LoadSummary, Params, WarehouseBusy, WarehouseError
 from optiinfra_pipelines.warehouse.results import in_utc
 from optiinfra_pipelines.warehouse.schema import Found
@@ -71,19 +77,29 @@ class DuckDBWarehouse:
 
     def upsert(self, table: Table, rows: pa.Table) -> int:
         schema.require_kind(table, Kind.KEYED)
+        schema.require_columns(table, rows.schema.names)
         keys = ", ".join(f'"{name}"' for name in table.key)
         with self._transaction() as con:
-            con.register("source", rows)
+            con.register("source", rows.append_column("=position", pa.array(range(rows.num_rows), pa.int64())))
             con.execute(
-                "CREATE OR REPLACE TEMP TABLE incoming AS SELECT * EXCLUDE (newest) FROM (SELECT *, row_number() OVER"
-                f" (PARTITION BY {keys} ORDER BY collected_at DESC) AS newest FROM source) WHERE newest = 1"
+                'CREATE TEMP TABLE incoming AS SELECT * EXCLUDE ("=position", newest) FROM (SELECT *, row_number() OVER'
+                f' (PARTITION BY {keys} ORDER BY collected_at DESC, "=position" DESC) AS newest FROM source)'
+                " WHERE newest = 1"
             )
-            con.execute(f"DELETE FROM {table.full_name} WHERE ({keys}) IN (SELECT ({keys}) FROM incoming)")
-            con.execute(f"INSERT INTO {table.full_name} BY NAME SELECT * FROM incoming")
+            same = " AND ".join(f'held."{name}" = incoming."{name}"' for name in table.key)
+            con.execute(
+                f"DELETE FROM {table.full_name} held USING incoming"
+                f" WHERE {same} AND held.collected_at <= incoming.collected_at"
+            )
+            con.execute(
+                f"INSERT INTO {table.full_name} BY NAME"
+                f" SELECT * FROM incoming ANTI JOIN {table.full_name} held USING ({keys})"
+            )
         return rows.num_rows
 
     def append(self, table: Table, rows: pa.Table) -> int:
         schema.require_kind(table, Kind.APPENDED)
+        schema.require_columns(table, rows.schema.names)
         with self._transaction() as con:
             _insert(con, table, rows, "SELECT * FROM source")
         return rows.num_rows
@@ -109,10 +125,7 @@ class DuckDBWarehouse:
         for (load_id,) in old:
             for each in schema.tables_of_a_load(table):
                 con.execute(f"DELETE FROM {each.full_name} WHERE {schema.load_column(each)} = $id", {"id": load_id})
-            con.execute(
-                f"UPDATE {LOADS.full_name} SET state = 'discarded' WHERE load_id = $id",
-                {"id": load_id},
-            )
+            _insert(con, LOADS, discarded_event(load_id, table, slice, self.run_id), "SELECT * FROM source")
 
     def _columns(self, con: duckdb.DuckDBPyConnection, table: Table) -> dict[str, Found]:
         rows = con.execute(
@@ -120,9 +133,7 @@ class DuckDBWarehouse:
             " WHERE table_schema = $schema AND table_name = $name AND table_catalog = current_database()",
             {"schema": table.schema, "name": table.name},
         ).fetchall()
-        return {
-            name: Found(type, nullable == "YES" or default is not None) for name, type, nullable, default in rows
-        }
+        return {name: Found(type, nullable == "YES" or default is not None) for name, type, nullable, default in rows}
 
     @contextmanager
     def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -134,7 +145,7 @@ class DuckDBWarehouse:
         con = self._open(read_only=read_only and self.path.exists())
         try:
             yield con
-        except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+        except duckdb.Error as error:
             raise WarehouseError(_advice(self.path, error)) from error
         finally:
             con.close()
@@ -234,4 +245,4 @@ def _advice(path: Path, error: duckdb.Error) -> str:
     text = str(error).splitlines()[0]
     if re.search(r"No space left|Disk full|File too large|could not allocate|out of disk", text, re.I):
         return f"no room left for {path}: free disk space and run again; nothing of this load was kept ({text})"
-    return f"{path} could not be read or written: {text}"
+    return f"{path}: {text}"

@@ -1,6 +1,7 @@
 """The load ledger's rules, the same for every engine: ids, events, which loads readers see and which are history."""
 
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, Protocol
 from uuid import uuid4
@@ -12,14 +13,16 @@ from optiinfra_pipelines.tables.operations import LOADS
 from optiinfra_pipelines.warehouse.protocol import LoadSummary, Warehouse
 from optiinfra_pipelines.warehouse.schema import load_column
 
+_VALID = "state = 'committed' AND load_id NOT IN (SELECT load_id FROM {loads} WHERE state = 'discarded')"
 # The newest committed load of each slice; argMax is spelt alike in DuckDB and ClickHouse.
-VISIBLE_LOADS = "SELECT argMax(load_id, recorded_at) FROM {loads} WHERE state = 'committed' GROUP BY table_name, slice"
-# Committed loads of one slice past the `keep` newest ones.
-SUPERSEDED = (
-    "SELECT load_id FROM {loads} WHERE table_name = $table_name AND slice = $slice AND state = 'committed'"
-    " AND load_id NOT IN (SELECT load_id FROM {loads} WHERE state = 'discarded')"
-    " ORDER BY recorded_at DESC LIMIT 1000000 OFFSET {keep}"
+VISIBLE_LOADS = f"SELECT argMax(load_id, recorded_at) FROM {{loads}} WHERE {_VALID} GROUP BY table_name, slice"
+# Committed loads of one slice, the newest first.
+COMMITTED = (
+    f"SELECT load_id, rows, fingerprint FROM {{loads}} WHERE table_name = $table_name AND slice = $slice AND {_VALID}"
+    " ORDER BY recorded_at DESC"
 )
+# Those of them past the `keep` newest ones.
+SUPERSEDED = f"SELECT load_id FROM ({COMMITTED} LIMIT 1000000 OFFSET {{keep}}) s"
 
 
 def new_load_id(now: datetime) -> str:
@@ -57,6 +60,17 @@ def ledger_event(
         "recorded_at": datetime.now(UTC).replace(tzinfo=None),
     }
     return pa.Table.from_pylist([row], schema=LOADS.arrow_schema)
+
+
+@dataclass
+class _Discarded:
+    load_id: str
+    summary: LoadSummary
+
+
+def discarded_event(load_id: str, table: Table, slice: str, run_id: str) -> pa.Table:
+    """One row of raw.loads that says that readers see `load_id` no more, and that its rows go."""
+    return ledger_event(_Discarded(load_id, LoadSummary()), table, slice, "discarded", 0, run_id)
 
 
 def rows_of_period(

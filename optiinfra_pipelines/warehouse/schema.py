@@ -57,6 +57,17 @@ def require_kind(table: Table, kind: Kind) -> None:
         raise WarehouseError(f"{table.full_name} is a {table.kind.value} table; this write is for {kind.value} ones")
 
 
+def require_columns(table: Table, names: Iterable[str]) -> None:
+    """WarehouseError where rows with columns `names` lack one that `table` requires, or have one it does not know."""
+    given = set(names)
+    missing = [each.name for each in table.columns if not each.nullable and each.name not in given]
+    unknown = sorted(given - set(table.column_names))
+    if missing or unknown:
+        said = [f"lack {', '.join(missing)}"] if missing else []
+        said += [f"have {', '.join(unknown)}, which the contract does not know"] if unknown else []
+        raise WarehouseError(f"rows for {table.full_name} {' and '.join(said)}; nothing was written")
+
+
 def load_column(table: Table) -> str:
     """The column of a SLICED table that names the load a row came with."""
     return "x_load_id" if "x_load_id" in table.column_names else "load_id"

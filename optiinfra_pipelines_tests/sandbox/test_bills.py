@@ -118,7 +118,7 @@ def test_applications_and_environments_are_in_the_tags(focus_bills: Any) -> None
 
 
 def test_what_a_savings_plan_covers_is_negated_on_the_same_invoice(report: list[LineItem]) -> None:
-    billed = defaultdict(Decimal)
+    billed: defaultdict[str, Decimal] = defaultdict(Decimal)
     for item in report:
         if item.flaw is None:
             billed[item.values["lineItem/LineItemType"]] += item.billed_cost

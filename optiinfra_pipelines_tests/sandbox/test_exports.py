@@ -13,6 +13,7 @@ import sys
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation, localcontext
@@ -26,6 +27,7 @@ import yaml
 from pyarrow import fs
 
 from optiinfra_pipelines.sandbox import exports, scenario
+from optiinfra_pipelines.sandbox.flaws import REASONS
 from optiinfra_pipelines.sandbox.s3_server import serve_s3
 from optiinfra_pipelines.sandbox.truths import Truths
 
@@ -92,13 +94,16 @@ def _download(server: str, truths: Truths, before: Delivery | None) -> Delivery:
     delivery = Delivery({}, {}, truths)
     for bucket in BUCKETS:
         for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
-            for item in page["Contents"]:
-                uri = f"s3://{bucket}/{item['Key']}"
-                delivery.etags[uri] = item["ETag"].strip('"')
-                if before and before.etags.get(uri) == delivery.etags[uri]:
-                    delivery.objects[uri] = before.objects[uri]
-                else:
-                    delivery.objects[uri] = client.get_object(Bucket=bucket, Key=item["Key"])["Body"].read()
+            delivery.etags |= {f"s3://{bucket}/{item['Key']}": item["ETag"].strip('"') for item in page["Contents"]}
+
+    def body(uri: str) -> bytes:
+        if before and before.etags.get(uri) == delivery.etags[uri]:
+            return before.objects[uri]
+        bucket, key = uri.removeprefix("s3://").split("/", 1)
+        return client.get_object(Bucket=bucket, Key=key)["Body"].read()
+
+    with ThreadPoolExecutor(8) as pool:
+        delivery.objects |= zip(delivery.etags, pool.map(body, delivery.etags), strict=True)
     return delivery
 
 
@@ -237,15 +242,215 @@ def test_an_independent_reading_of_the_exports_gives_the_truths(deliveries: dict
         for truth in truths.invoices
     }
     assert sorted(problems) == sorted((row.uri, row.row_number, row.reason) for row in truths.rejected)
-    assert {row.reason for row in truths.rejected} == set(exports_reasons())
-
-
-def exports_reasons() -> tuple[str, ...]:
-    from optiinfra_pipelines.sandbox.flaws import REASONS
-
-    return REASONS
+    assert {row.reason for row in truths.rejected} == set(REASONS)
+    assert sum(truths.rejected_by_file().values()) == len(problems)
 
 
 def test_the_same_seed_gives_the_same_bytes_in_another_process(deliveries: dict[int, Delivery]) -> None:
     here = exports.export(scenario.Scenario(), 1).objects
     assert deliveries[1].etags == {f"s3://{bucket}/{key}": exports.etag(body) for (bucket, key), body in here.items()}
+
+
+def test_the_truths_survive_a_round_trip_through_json(deliveries: dict[int, Delivery]) -> None:
+    truths = deliveries[1].truths
+    assert Truths.from_json(truths.to_json()) == truths
+    assert (truths.seed, truths.end_date, truths.days, truths.scale, truths.stage) == (7, "2026-10-31", 90, 1, 1)
+
+
+def test_provider_totals_and_file_rows_add_up_to_the_invoices(deliveries: dict[int, Delivery]) -> None:
+    for delivery in deliveries.values():
+        truths = delivery.truths
+        with localcontext(prec=60):
+            for total in truths.providers:
+                invoices = [
+                    invoice
+                    for invoice in truths.invoices
+                    if (invoice.customer_id, invoice.provider) == (total.customer_id, total.provider)
+                ]
+                assert total.rows == sum(invoice.rows for invoice in invoices)
+                assert Decimal(total.billed_cost) == sum(Decimal(invoice.billed_cost) for invoice in invoices)
+                assert Decimal(total.effective_cost) == sum(Decimal(invoice.effective_cost) for invoice in invoices)
+        assert sum(file.rows for file in truths.files) == sum(total.rows for total in truths.providers)
+        assert sum(file.rows_rejected for file in truths.files) == len(truths.rejected)
+
+
+def test_each_bill_has_its_own_currency(deliveries: dict[int, Delivery]) -> None:
+    currencies = {(t.customer_id, t.provider): t.currency for t in deliveries[1].truths.providers}
+    assert len(currencies) == 6
+    assert {bill for bill, currency in currencies.items() if currency != "USD"} == {("globex", "azure")}
+
+
+def test_older_assemblies_and_runs_lie_in_the_buckets_but_not_in_the_truths(deliveries: dict[int, Delivery]) -> None:
+    for delivery, assemblies in ((deliveries[1], 2), (deliveries[2], 3)):
+        current = {file.uri for file in delivery.truths.files}
+        october = delivery.keys(r"/cur/globex-cur/20261001-20261101/[^/]+/[^/]+\.csv\.gz$")
+        assert len({uri.rsplit("/", 2)[1] for uri in october}) == assemblies
+        assert len(set(october) & current) == 2
+        for customer in ("acme", "globex"):
+            runs = delivery.keys(rf"/{customer}-focus-cost/20261001-20261031/[^/]+/manifest\.json$")
+            named = [{blob["blobName"] for blob in json.loads(delivery.objects[uri])["blobs"]} for uri in runs]
+            bucket = f"s3://{customer}-billing/"
+            assert sorted({f"{bucket}{name}" in current for name in names} == {True} for names in named) == [
+                False,
+                True,
+            ]
+
+
+def test_a_folder_holds_more_objects_than_one_listing_page(deliveries: dict[int, Delivery], server: str) -> None:
+    folder = "gcp/focus/2026-10/"
+    client = _client(server)
+    first = client.list_objects_v2(Bucket="globex-billing", Prefix=folder)
+    assert (first["KeyCount"], first["IsTruncated"]) == (1000, True)
+    arrow = fs.S3FileSystem(
+        endpoint_override=server.removeprefix("http://"),
+        scheme="http",
+        region="us-east-1",
+        access_key=scenario.ACCESS_KEY_ID,
+        secret_key=scenario.SECRET_ACCESS_KEY,
+    )
+    infos = arrow.get_file_info(fs.FileSelector(f"globex-billing/{folder}", recursive=True))
+    listed = {f"s3://{info.path}": info.size for info in infos if info.is_file}
+    assert len(listed) > 1_200
+    assert listed == {
+        uri: len(body) for uri, body in deliveries[2].objects.items() if folder in uri and "globex" in uri
+    }
+    late = max(listed)
+    assert pq.read_table(late.removeprefix("s3://"), filesystem=arrow).num_rows == 2
+
+
+def test_stage_two_restates_one_bill_adds_a_late_file_and_a_new_assembly(deliveries: dict[int, Delivery]) -> None:
+    first, second = deliveries[1].etags, deliveries[2].etags
+    changed = {uri for uri, etag in second.items() if first.get(uri) not in (None, etag)}
+    added = set(second) - set(first)
+    assert set(first) <= set(second)
+    restated = {uri for uri in second if "/exports/acme-focus/" in uri and "BILLING_PERIOD=2026-09" in uri}
+    assert len(restated) == 4
+    assert changed == restated | {"s3://globex-billing/cur/globex-cur/20261001-20261101/globex-cur-Manifest.json"}
+    assert len([uri for uri in added if "/gcp/focus/2026-10/" in uri]) == 1
+    assert len([uri for uri in added if "/cur/globex-cur/20261001-20261101/" in uri]) == 3
+    assert len(added) == 4
+    one, two = ({_bill_and_period(t): t for t in deliveries[stage].truths.invoices} for stage in (1, 2))
+    assert {key for key in one if one[key] != two[key]} == {
+        ("acme", "aws", "2026-09"),
+        ("globex", "aws", "2026-10"),
+        ("globex", "gcp", "2026-10"),
+    }
+
+
+def _bill_and_period(invoice: Any) -> tuple[str, str, str]:
+    return invoice.customer_id, invoice.provider, invoice.billing_period
+
+
+def test_an_open_aws_period_has_no_invoice_until_it_is_closed(deliveries: dict[int, Delivery]) -> None:
+    def open_bills(stage: int) -> set[tuple[str, str, str]]:
+        return {_bill_and_period(t) for t in deliveries[stage].truths.invoices if t.invoice_id is None}
+
+    assert open_bills(1) == {("acme", "aws", "2026-10"), ("globex", "aws", "2026-10")}
+    assert open_bills(2) == {("acme", "aws", "2026-10")}
+
+
+def test_the_data_export_gains_a_column_in_its_last_month(deliveries: dict[int, Delivery]) -> None:
+    objects = deliveries[1].objects
+    for uri in deliveries[1].keys(r"/metadata/BILLING_PERIOD="):
+        manifest = json.loads(objects[uri])
+        for file in manifest["dataFiles"]:
+            schema = pq.read_schema(io.BytesIO(objects[file]))
+            assert schema.names == [column["name"] for column in manifest["columns"]]
+            assert ("x_CostCategories" in schema.names) == ("2026-10" in file)
+            assert str(schema.field("BilledCost").type) == "double"
+            assert str(schema.field("Tags").type).startswith("map<string, string")
+
+
+def test_the_report_is_gzip_of_several_members(deliveries: dict[int, Delivery]) -> None:
+    for uri in deliveries[1].keys(r"\.csv\.gz$"):
+        if "/cur/" in uri:
+            first = zlib.decompressobj(wbits=31)
+            text = first.decompress(deliveries[1].objects[uri])
+            assert text.startswith(b"identity/LineItemId,")
+            assert not text.endswith(b"\n")
+            assert first.unused_data.startswith(b"\x1f\x8b")
+
+
+def test_the_report_prints_small_amounts_as_java_does(deliveries: dict[int, Delivery]) -> None:
+    files = [file.uri for file in deliveries[1].truths.files if "/cur/" in file.uri]
+    records = [record for uri in files for record in _records(uri, deliveries[1].objects[uri]) if record]
+    flawed = {row.printed for row in deliveries[1].truths.rejected}
+    printed = {record["lineItem/UnblendedCost"] for record in records} - flawed
+    assert "8.0E-10" in printed
+    assert all("." in amount for amount in printed)
+
+
+def test_an_azure_run_is_described_by_its_manifest(deliveries: dict[int, Delivery]) -> None:
+    objects = deliveries[1].objects
+    manifests = deliveries[1].keys(r"/azure/.*/manifest\.json$")
+    assert len(manifests) == 12
+    for uri in manifests:
+        manifest = json.loads(objects[uri])
+        blobs = manifest["blobs"]
+        assert uri.split("/")[-2] == manifest["runInfo"]["runId"]
+        assert manifest["blobCount"] == len(blobs)
+        assert manifest["byteCount"] == sum(blob["byteCount"] for blob in blobs)
+        assert manifest["dataRowCount"] == sum(blob["dataRowCount"] for blob in blobs)
+        for blob in blobs:
+            file = f"s3://{uri.split('/')[2]}/{blob['blobName']}"
+            assert len(objects[file]) == blob["byteCount"]
+            assert len(list(_records(file, objects[file]))) == blob["dataRowCount"]
+
+
+def test_azure_files_begin_with_a_byte_order_mark_and_spell_times_in_three_ways(
+    deliveries: dict[int, Delivery],
+) -> None:
+    spellings = set()
+    for uri in deliveries[1].keys(r"/azure/.*\.csv(\.gz)?$"):
+        body = deliveries[1].objects[uri]
+        text = gzip.decompress(body) if uri.endswith(".gz") else body
+        assert text.startswith(b"\xef\xbb\xbfBilledCost,")
+        for record in _records(uri, body):
+            if record:
+                json.loads(record["Tags"] or "{}")
+                spellings.add(re.sub(r"\d+", "9", record["BillingPeriodStart"]))
+    assert spellings == {"9-9-9T9:9Z", "9-9-9T9:9:9Z", "9/9/9"}
+
+
+def test_google_files_hold_decimals_and_one_customer_has_times_without_a_zone(deliveries: dict[int, Delivery]) -> None:
+    times = set()
+    for customer in ("acme", "globex"):
+        (uri,) = deliveries[1].keys(rf"{customer}-billing/gcp/focus/2026-09/focus-000000000000\.parquet$")
+        schema = pq.read_schema(io.BytesIO(deliveries[1].objects[uri]))
+        assert str(schema.field("EffectiveCost").type) == "decimal128(38, 18)"
+        times.add((customer, str(schema.field("ChargePeriodStart").type)))
+    assert times == {("acme", "timestamp[us, tz=UTC]"), ("globex", "string")}
+
+
+def test_planted_values_stand_where_the_truths_say(deliveries: dict[int, Delivery]) -> None:
+    truths, objects = deliveries[1].truths, deliveries[1].objects
+    planted = [(row.uri, row.row_number, row.column, row.printed) for row in truths.rejected if row.column]
+    planted += [(value.uri, value.row_number, value.column, value.printed) for value in truths.normalised]
+    for uri, number, column, printed in planted:
+        record = list(_records(uri, objects[uri]))[number - 1]
+        assert record is not None
+        assert (record[column] or None) == printed
+    assert all(value.printed.lower() == value.expected.lower() for value in truths.normalised)
+    assert {value.expected for value in truths.normalised} == {"Usage", "Usage-Based", "Standard"}
+    assert len({violation.rule_id for violation in truths.violations}) == 7
+
+
+def test_the_customers_file_leads_to_the_exports_and_holds_no_secret(deliveries: dict[int, Delivery]) -> None:
+    document = scenario.customers_yaml("http://127.0.0.1:9000")
+    assert scenario.SECRET_ACCESS_KEY not in document
+    assert scenario.ACCESS_KEY_ID not in document
+    customers = yaml.safe_load(document)["customers"]
+    assert [customer["id"] for customer in customers] == ["acme", "globex"]
+    for customer in customers:
+        assert [c["id"] for c in customer["connections"]] == ["aws-main", "azure-main", "gcp-main"]
+        for connection in customer["connections"]:
+            location = connection["billing"]["location"]
+            assert any(uri.startswith(f"{location}/") for uri in deliveries[1].objects)
+            assert set(connection["credentials"].values()) == set(scenario.environment())
+
+
+def test_more_resources_do_not_mean_more_tiny_objects() -> None:
+    short = scenario.Scenario(days=31, scale=3)
+    tiny = [file for file in exports.export(short, 1).files if "globex-billing/gcp" in file.uri]
+    assert len(tiny) == exports.TINY_OBJECTS
+    assert sum(len(file.charges) for file in tiny) > 3_000

@@ -5,11 +5,11 @@ cost of every line item, so an invoice's sum is kept row by row; EffectiveCost a
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import pyarrow as pa
 
-from optiinfra_pipelines.clouds.focus.sql import NULL, Value, identifier, literal, money, text, timestamp
+from optiinfra_pipelines.clouds.focus.sql import NULL, Value, column, literal, money, text, timestamp
 
 # lineItem/LineItemType -> ChargeCategory, per AWS's FOCUS mapping; everything else is Usage.
 CHARGE_CATEGORY = {
@@ -98,12 +98,16 @@ _USED = {
 }  # fmt: skip
 
 
+Reading = Callable[[str, pa.DataType], Value]  # text, money or timestamp
+
+
 class _Report:
     """The report's columns by snake-case name; a column it lacks reads as null."""
 
     def __init__(self, schema: pa.Schema) -> None:
-        self._columns: Mapping[str, pa.Field] = {snake(each.name): each for each in reversed(list(schema))}
-        self.tags = [each.name for each in schema if snake(each.name).startswith("resource_tags_")]
+        self._schema = schema
+        self._names: Mapping[str, str] = {snake(name): name for name in reversed(schema.names)}
+        self.tags = [name for name in schema.names if snake(name).startswith("resource_tags_")]
 
     def text(self, *names: str) -> Value:
         return self._first(names, text)
@@ -114,12 +118,15 @@ class _Report:
     def timestamp(self, *names: str) -> Value:
         return self._first(names, timestamp)
 
-    def _first(self, names: Iterable[str], read: "type | object") -> Value:
-        for name in names:
-            if name in self._columns:
-                column = self._columns[name]
-                return NULL if pa.types.is_null(column.type) else read(identifier(column.name), column.type)  # type: ignore[operator]
-        return NULL
+    def tag(self, name: str) -> Value:
+        return self._read(name, text)
+
+    def _first(self, names: Iterable[str], read: Reading) -> Value:
+        return next((self._read(self._names[name], read) for name in names if name in self._names), NULL)
+
+    def _read(self, name: str, read: Reading) -> Value:
+        kind = self._schema.field(name).type
+        return NULL if pa.types.is_null(kind) else read(column(self._schema, name), kind)
 
 
 def _accounts(report: _Report) -> dict[str, Value]:
@@ -235,5 +242,5 @@ def _tags(report: _Report) -> Value:
     """CUR 2.0 has one map; the older report one column a tag, `resourceTags/user:team`."""
     if not report.tags:
         return report.text("resource_tags")
-    pairs = ", ".join(f"{literal(name.split('/', 1)[-1])}, nullif({identifier(name)}, '')" for name in report.tags)
+    pairs = ", ".join(f"{literal(name.split('/', 1)[-1])}, {report.tag(name).sql}" for name in report.tags)
     return Value(f"nullif(CAST(json_merge_patch('{{}}', json_object({pairs})) AS VARCHAR), '{{}}')")

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import PurePosixPath
@@ -19,51 +19,57 @@ _DATA_SUFFIXES = (".parquet", ".csv", ".csv.gz")
 
 @dataclass(frozen=True)
 class PeriodFiles:
-    """The objects of one billing period. `mixed`: they may hold rows of other periods too, to be left out."""
+    """The objects of one billing period: `placed` ones are its own, of `mixed` ones the rows have to tell.
 
-    objects: tuple[StoredObject, ...]
-    mixed: bool
+    `defaults` are what the connection fills in where files lack a column.
+    """
+
+    placed: tuple[StoredObject, ...]
+    mixed: tuple[StoredObject, ...]
+    defaults: Mapping[str, str]
+
+    @property
+    def objects(self) -> tuple[StoredObject, ...]:
+        return self.placed + self.mixed
 
     @property
     def fingerprint(self) -> str:
-        """Equal for equal names, sizes and versions read by the same mapping: then there is nothing to load."""
-        parts = [f"mapping {MAPPING_VERSION}", *(f"{each.uri} {each.size} {each.version}" for each in self.objects)]
+        """Equal for equal names, sizes and versions that are read alike: then there is nothing to load."""
+        reading = f"mapping {MAPPING_VERSION} {json.dumps(dict(self.defaults), sort_keys=True)}"
+        parts = [reading, *(f"{each.uri} {each.size} {each.version}" for each in self.objects)]
         return sha256("\n".join(parts).encode()).hexdigest()
 
 
 def period_files(location: Location, source: BillingSource, period: BillingPeriod) -> PeriodFiles:
     """The objects that make up `period`. CollectionError where the export is not what its layout says."""
     if source.layout == "files":
-        return _plain(location.list(), period)
+        named = [(each, _period_named(location, each)) for each in location.list() if _is_data(each)]
+        placed = tuple(each for each, name in named if name == str(period))
+        mixed = tuple(each for each, name in named if name is None)
+        return PeriodFiles(placed, mixed, source.defaults)
     if source.layout == "azure_export":
-        return PeriodFiles(_azure_export(location, period), mixed=False)
-    return PeriodFiles(_by_manifest(location, source.layout, period), mixed=False)
+        return PeriodFiles(_azure_export(location, period), (), source.defaults)
+    return PeriodFiles(_by_manifest(location, source.layout, period), (), source.defaults)
 
 
 def known_periods(location: Location) -> set[BillingPeriod]:
     """The billing periods that paths of the location name; plain files without a period in their path add none."""
-    return {BillingPeriod(named) for each in location.list() if (named := period_of_path(_below(location, each)))}
+    return {BillingPeriod(named) for each in location.list() if (named := _period_named(location, each))}
 
 
 def unplaced_files(location: Location) -> tuple[StoredObject, ...]:
     """Data files whose path names no period: only their rows can tell."""
-    return tuple(each for each in location.list() if _is_data(each) and not period_of_path(_below(location, each)))
+    return tuple(each for each in location.list() if _is_data(each) and not _period_named(location, each))
 
 
-def _below(location: Location, stored: StoredObject) -> str:
-    return stored.path.removeprefix(location.root)
+def _period_named(location: Location, stored: StoredObject) -> str | None:
+    """The period that the object's path names below the location: folders above it are not the export's."""
+    return period_of_path(stored.path.removeprefix(location.root))
 
 
 def _is_data(stored: StoredObject) -> bool:
     name = PurePosixPath(stored.path).name.lower()
     return name.endswith(_DATA_SUFFIXES) and not name.startswith((".", "_"))
-
-
-def _plain(objects: Iterable[StoredObject], period: BillingPeriod) -> PeriodFiles:
-    data = [each for each in objects if _is_data(each)]
-    named = [each for each in data if period_of_path(each.path) == str(period)]
-    unplaced = [each for each in data if period_of_path(each.path) is None]
-    return PeriodFiles((*named, *unplaced), mixed=bool(unplaced))
 
 
 def _by_manifest(location: Location, layout: str, period: BillingPeriod) -> tuple[StoredObject, ...]:
@@ -127,7 +133,7 @@ def _azure_export(location: Location, period: BillingPeriod) -> tuple[StoredObje
     """Azure keeps each run in a folder of its own below the month: the newest one that finished is the bill."""
     runs: dict[str, list[StoredObject]] = defaultdict(list)
     for each in location.list():
-        if period_of_path(_below(location, each)) == str(period):
+        if _period_named(location, each) == str(period):
             runs[str(PurePosixPath(each.path).parent)].append(each)
     finished = {folder: _azure_manifest(location, objects) for folder, objects in runs.items()}
     with_manifest = {folder: found for folder, found in finished.items() if found is not None}

@@ -1,14 +1,14 @@
 """One billing period of one connection, from its files into the warehouse: the place where the parts meet."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import pyarrow as pa
 
 from optiinfra_pipelines.clouds.focus.layouts import PeriodFiles, known_periods, period_files, unplaced_files
-from optiinfra_pipelines.clouds.focus.locations import Location
+from optiinfra_pipelines.clouds.focus.locations import Location, StoredObject
 from optiinfra_pipelines.clouds.focus.normaliser import Origin, normalise
 from optiinfra_pipelines.clouds.focus.reader import RowSet, row_sets
 from optiinfra_pipelines.clouds.focus.totals import Invoice, Total, Totals
@@ -16,6 +16,7 @@ from optiinfra_pipelines.customers import BillingSource
 from optiinfra_pipelines.errors import CollectionError
 from optiinfra_pipelines.tables.contract import Table
 from optiinfra_pipelines.tables.operations import LOADS, REJECTED_ROWS, SOURCE_TOTALS
+from optiinfra_pipelines.warehouse.ledger import COMMITTED
 from optiinfra_pipelines.warehouse.protocol import Load, Warehouse
 from optiinfra_pipelines.windows import BillingPeriod
 
@@ -57,6 +58,14 @@ class _Tally:
     layouts: set[str] = field(default_factory=set)
     totals: dict[Invoice, Total] = field(default_factory=dict)
 
+    def add(self, other: "_Tally") -> None:
+        self.rows += other.rows
+        self.rejected += other.rejected
+        self.columns |= other.columns
+        self.layouts |= other.layouts
+        for invoice, total in other.totals.items():
+            self.totals.setdefault(invoice, Total()).add(total)
+
 
 def load_period(warehouse: Warehouse, table: Table, bill: Bill, period: BillingPeriod) -> LoadedPeriod:
     """Load `period` of `bill` into `table`, whole or not at all; CollectionError or WarehouseError say why not.
@@ -66,15 +75,13 @@ def load_period(warehouse: Warehouse, table: Table, bill: Bill, period: BillingP
     files = period_files(bill.location, bill.source, period)
     before = newest_load(warehouse, table, bill.slice(period))
     if not files.objects and before and before["rows"]:
-        raise CollectionError(
-            "not_configured",
-            f"{bill.location.uri} has no files for {period} any more; the {before['rows']} rows loaded before stay "
-            "visible. Check the connection's location, or the export's retention",
-        )
+        raise _vanished(bill, period, before["rows"])
     if not files.objects or (before and before["fingerprint"] == files.fingerprint):
         return LoadedPeriod("unchanged", files=len(files.objects))
     with warehouse.replace_slice(table, bill.slice(period)) as load:
         tally = _load_files(load, table, bill, files, period)
+        if not files.placed and before and before["rows"] and not (tally.rows or tally.rejected):
+            raise _vanished(bill, period, before["rows"])
         load.summary.rows_read = tally.rows + tally.rejected
         load.summary.rows_rejected = tally.rejected
         load.summary.fingerprint = files.fingerprint
@@ -89,79 +96,121 @@ def load_period(warehouse: Warehouse, table: Table, bill: Bill, period: BillingP
     )
 
 
+def _vanished(bill: Bill, period: BillingPeriod, rows: object) -> CollectionError:
+    return CollectionError(
+        "not_configured",
+        f"{bill.location.uri} has nothing of {period} any more; the {rows} rows loaded before stay visible. Check the "
+        "connection's location, or the export's retention",
+    )
+
+
 def newest_load(warehouse: Warehouse, table: Table, slice: str) -> dict[str, object] | None:
     """The ledger's row (load_id, rows, fingerprint) of the load that readers see of `slice`; None before the first."""
-    found = warehouse.query(
-        f"SELECT load_id, rows, fingerprint FROM {warehouse.name(LOADS)} WHERE table_name = $table_name"
-        " AND slice = $slice AND state = 'committed' ORDER BY recorded_at DESC LIMIT 1",
-        {"table_name": table.full_name, "slice": slice},
-    ).to_pylist()
+    sql = COMMITTED.format(loads=warehouse.name(LOADS)) + " LIMIT 1"
+    found = warehouse.query(sql, {"table_name": table.full_name, "slice": slice}).to_pylist()
     return found[0] if found else None
 
 
 def periods_of(bill: Bill) -> list[BillingPeriod]:
-    """Every billing period that the bill's files hold rows of, oldest first; files without a named period are read."""
+    """Every billing period that the bill's files hold rows of, oldest first; files without a named period are read.
+
+    CollectionError (malformed) where there are rows in such files and not one says which month it is of.
+    """
     found = known_periods(bill.location)
-    if bill.source.layout == "files":
-        with row_sets(bill.location, unplaced_files(bill.location)) as sets:
-            for rows in sets:
-                found |= _periods_inside(rows, bill.source.defaults)
-    return sorted(found)
+    if bill.source.layout != "files":
+        return sorted(found)
+    inside: set[str | None] = set()
+    with row_sets(bill.location, unplaced_files(bill.location)) as sets:
+        for rows in sets:
+            inside |= _months_inside(rows, bill.source.defaults)
+    if inside == {None}:
+        raise _no_month(bill.location)
+    return sorted(found | {BillingPeriod(month) for month in inside if month is not None})
 
 
-def _periods_inside(rows: RowSet, defaults: Mapping[str, str]) -> set[BillingPeriod]:
+def _no_month(location: Location) -> CollectionError:
+    return CollectionError(
+        "malformed",
+        f"below {location.uri} not one row of the files whose paths name no period has a BillingPeriodStart that can be"
+        " read; check the connection's location, or give the column a default in its billing section",
+    )
+
+
+def _months_inside(rows: RowSet, defaults: Mapping[str, str]) -> set[str | None]:
     totals = Totals(rows.schema.names, defaults)
-    column = totals.columns.get("BillingPeriodStart")
-    if column is None:
-        return set()
-    totals.columns = {"BillingPeriodStart": column}
-    for batch in rows.columns([column]):
-        totals.add(batch)
-    return {BillingPeriod(each.billing_period) for each in totals.by_invoice if each.billing_period is not None}
+    totals.columns = {name: own for name, own in totals.columns.items() if name == "BillingPeriodStart"}
+    totals.add_all(rows.columns(totals.columns.values()))
+    return {invoice.billing_period for invoice in totals.by_invoice}
 
 
 def _load_files(load: Load, table: Table, bill: Bill, files: PeriodFiles, period: BillingPeriod) -> _Tally:
+    origin = Origin(bill.customer_id, bill.connection_id, bill.provider, None, bill.source.defaults)
     tally = _Tally()
-    origin = Origin(
-        customer_id=bill.customer_id,
-        connection_id=bill.connection_id,
-        provider=bill.provider,
-        period=period if files.mixed else None,
-        defaults=bill.source.defaults,
-    )
-    with row_sets(bill.location, files.objects) as sets:
+    with row_sets(bill.location, files.placed) as sets:
         for rows in sets:
             _load_rows(load, table, rows, origin, tally)
-    _insert_totals(load, table, bill, period, tally.totals, mixed=files.mixed)
+    if files.mixed:
+        _load_mixed(load, table, bill.location, files.mixed, replace(origin, period=period), tally)
+    _insert_totals(load, table, bill, tally.totals)
     return tally
+
+
+def _load_mixed(
+    load: Load, table: Table, location: Location, objects: Sequence[StoredObject], origin: Origin, tally: _Tally
+) -> None:
+    """Load the rows of `origin.period` from files that hold several periods.
+
+    Rows whose month cannot be read are of no period: the load of the files' earliest one takes them, so that each is
+    rejected once however many periods are loaded.
+    """
+    mixed, ragged = _Tally(), False
+    with row_sets(location, objects) as sets:
+        for rows in sets:
+            _load_rows(load, table, rows, origin, mixed)
+            ragged = ragged or bool(rows.ragged)
+    months = {invoice.billing_period for invoice in mixed.totals}
+    own: set[str | None] = {str(origin.period)}
+    if None in months or ragged:
+        earliest = min((month for month in months if month is not None), default=None)
+        if earliest is None:
+            raise _no_month(location)
+        if earliest in own:
+            own.add(None)
+            mixed.rejected += _load_unplaced(load, table, location, objects, origin)
+    mixed.totals = {invoice: total for invoice, total in mixed.totals.items() if invoice.billing_period in own}
+    tally.add(mixed)
+
+
+def _load_unplaced(
+    load: Load, table: Table, location: Location, objects: Sequence[StoredObject], origin: Origin
+) -> int:
+    rejected = 0
+    with row_sets(location, objects) as sets:
+        for rows in sets:
+            select = normalise(rows.schema, origin, rows.relation).unplaced
+            rejected += _insert_rejected(load, table, rows, select) + _insert_ragged(load, table, rows, origin)
+    return rejected
 
 
 def _load_rows(load: Load, table: Table, rows: RowSet, origin: Origin, tally: _Tally) -> None:
     plan = normalise(rows.schema, origin, rows.relation)
     totals = Totals(rows.schema.names, origin.defaults)
     accepted = _insert_accepted(load, rows, plan.accepted, totals)
-    rejected = 0
-    if accepted < rows.row_count:
-        named = f"SELECT *, '{table.full_name}' AS table_name FROM ({plan.rejected})"
-        rejected = load.insert(rows.rows(), into=REJECTED_ROWS, select=named)
-    if origin.period is None and accepted + rejected != rows.row_count:
+    expected = rows.row_count if origin.period is None else totals.rows_of(str(origin.period))
+    rejected = _insert_rejected(load, table, rows, plan.rejected) if accepted < expected else 0
+    if accepted + rejected != expected:
         raise CollectionError(
             "malformed",
-            f"{rows.files[0][0].uri} and {len(rows.files) - 1} more: {rows.row_count} rows read, {accepted} accepted"
+            f"{rows.files[0][0].uri} and {len(rows.files) - 1} more: {expected} rows read, {accepted} accepted"
             f" and {rejected} rejected do not add up; nothing of this period was loaded",
         )
-    tally.rows += accepted
-    tally.rejected += rejected + _insert_ragged(load, table, rows, origin)
-    tally.columns |= set(plan.columns_present)
-    tally.layouts.add(plan.version)
-    for invoice, total in totals.by_invoice.items():
-        tally.totals.setdefault(invoice, Total()).add(total)
+    if origin.period is None:
+        rejected += _insert_ragged(load, table, rows, origin)
+    tally.add(_Tally(accepted, rejected, set(plan.columns_present), {plan.version}, totals.by_invoice))
 
 
 def _insert_accepted(load: Load, rows: RowSet, select: str, totals: Totals) -> int:
     """Insert the good rows, and sum the source's own digits meanwhile: of CSV as it passes, of Parquet beside it."""
-    if "BilledCost" not in totals.columns:
-        return load.insert(rows.rows(), select=select)
     if not rows.is_parquet:
         return load.insert(rows.rows(totals.add), select=select)
     with ThreadPoolExecutor(1) as beside:
@@ -169,6 +218,11 @@ def _insert_accepted(load: Load, rows: RowSet, select: str, totals: Totals) -> i
         accepted = load.insert(None, select=select)
         summing.result()
     return accepted
+
+
+def _insert_rejected(load: Load, table: Table, rows: RowSet, select: str) -> int:
+    named = f"SELECT *, '{table.full_name}' AS table_name FROM ({select})"
+    return load.insert(rows.rows(), into=REJECTED_ROWS, select=named)
 
 
 def _insert_ragged(load: Load, table: Table, rows: RowSet, origin: Origin) -> int:
@@ -195,9 +249,7 @@ def _payload(text: str, expected: int, actual: int) -> str:
     return json.dumps({"line": text, "fields_expected": expected, "fields_found": actual})
 
 
-def _insert_totals(
-    load: Load, table: Table, bill: Bill, period: BillingPeriod, totals: Mapping[Invoice, Total], *, mixed: bool
-) -> None:
+def _insert_totals(load: Load, table: Table, bill: Bill, totals: Mapping[Invoice, Total]) -> None:
     lines = [
         {
             "customer_id": bill.customer_id,
@@ -212,8 +264,14 @@ def _insert_totals(
             "effective_cost": total.effective_cost,
         }
         for invoice, total in totals.items()
-        if not mixed or invoice.billing_period in (str(period), None)
     ]
-    if lines:
-        schema = pa.schema([SOURCE_TOTALS.column(name).arrow for name in lines[0]])
-        load.insert(pa.Table.from_pylist(lines, schema=schema), into=SOURCE_TOTALS)
+    if not lines:
+        return
+    schema = pa.schema([SOURCE_TOTALS.column(name).arrow for name in lines[0]])
+    try:
+        rows = pa.Table.from_pylist(lines, schema=schema)
+    except pa.ArrowInvalid as error:
+        raise CollectionError(
+            "malformed", f"the costs below {bill.location.uri} add up to more than a warehouse can hold ({error})"
+        ) from error
+    load.insert(rows, into=SOURCE_TOTALS)

@@ -180,7 +180,6 @@ def _secret(credentials: Credentials, name: str) -> str | None:
 
 # What the storage SDKs say, the kind it means, and what to do about it.
 _EXPLANATIONS: tuple[tuple[str, ErrorKind, str], ...] = (
-    (r"NO_SUCH_BUCKET|No such bucket|does not exist|NotFound|not found", "not_configured", "check the location"),
     (
         r"INVALID_ACCESS_KEY|SIGNATURE|ACCESS_DENIED|Forbidden|HTTP (?:status|response code):? 40[13]|"
         r"AuthenticationFailed|PERMISSION_DENIED|UNAUTHENTICATED|INVALID_CLIENT_TOKEN|EXPIRED_TOKEN|"
@@ -188,6 +187,7 @@ _EXPLANATIONS: tuple[tuple[str, ErrorKind, str], ...] = (
         "auth",
         "check the connection's credentials and that they may list and read this location",
     ),
+    (r"NO_SUCH_BUCKET|No such bucket|does not exist|NotFound|not found", "not_configured", "check the location"),
     (
         r"SLOW_DOWN|TOO_MANY|Throttl|HTTP (?:status|response code):? (?:429|503)",
         "throttled",

@@ -15,6 +15,7 @@ from optiinfra_pipelines.clouds.focus.sql import (
     NULL,
     OWN,
     Value,
+    column,
     identifier,
     literal,
     money,
@@ -22,6 +23,7 @@ from optiinfra_pipelines.clouds.focus.sql import (
     required,
     text,
     timestamp,
+    within_bills,
 )
 from optiinfra_pipelines.tables.contract import Type
 from optiinfra_pipelines.tables.focus import FOCUS_COLUMNS, FocusColumn
@@ -59,7 +61,7 @@ Layout = Literal["focus", "cur"]
 
 @dataclass(frozen=True)
 class Origin:
-    """What is known of a file beside its content. `period`: keep only that billing period (None: keep all)."""
+    """What is known of a file beside its content. `period`: take only the rows of that one (None: take all)."""
 
     customer_id: str
     connection_id: str
@@ -70,35 +72,40 @@ class Origin:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """How one set of columns becomes contract rows: two SELECTs over `source`, and what the files had."""
+    """How one set of columns becomes contract rows: SELECTs over `source`, and what the files had.
+
+    `accepted` and `rejected` are of the origin's period where it names one; `unplaced` are rejected rows of no month.
+    """
 
     accepted: str
     rejected: str
+    unplaced: str
     columns_present: tuple[str, ...]
     layout: Layout
     version: str
 
 
 def normalise(schema: pa.Schema, origin: Origin, relation: str = "source") -> Normalisation:
-    """The SELECTs over `relation`, whose columns are `schema` and the reader's two; shapes as in tables/billing.py."""
+    """The SELECTs over `relation`: the columns of `schema` by position (see sql.column), x_source and x_row_number."""
     names = focus_columns(schema.names)
     layout: Layout = "cur" if cur.is_cur(schema.names) else "focus"
     mapped = cur.map_columns(schema) if layout == "cur" else _map_focus(schema, names)
     version = "cur" if layout == "cur" else _version(names)
-    values = {column.name: _value(column, mapped.get(column.name, NULL), origin) for column in FOCUS_COLUMNS}
+    values = {focus.name: _value(focus, mapped.get(focus.name, NULL), origin) for focus in FOCUS_COLUMNS}
     used = set(names.values()) if layout == "focus" else cur.columns_used(schema.names)
     values["x_extra"] = _extra(schema, used)
     values["x_provider"] = _provider(values["ProviderName"], origin.provider)
-    for column, constant in (
+    for name, constant in (
         ("x_customer_id", origin.customer_id),
         ("x_connection_id", origin.connection_id),
         ("x_focus_version", version),
     ):
-        values[column] = Value(literal(constant))
+        values[name] = Value(literal(constant))
     return Normalisation(
         accepted=_accepted(values, origin.period, relation),
-        rejected=_rejected(schema, values, origin, relation),
-        columns_present=tuple(column.name for column in FOCUS_COLUMNS if column.name in mapped),
+        rejected=_rejected(schema, values, origin, relation, _in_period(origin.period)),
+        unplaced=_rejected(schema, values, origin, relation, f"{within_bills(_PERIOD_START)} IS NOT TRUE"),
+        columns_present=tuple(focus.name for focus in FOCUS_COLUMNS if focus.name in mapped),
         layout=layout,
         version=version,
     )
@@ -108,51 +115,51 @@ def focus_columns(names: Iterable[str]) -> dict[str, str]:
     """FOCUS name -> the file's own name for it: whatever its case, else an alias, of several the first."""
     given = list(names)
     by_lower = {name.strip().lower(): name for name in reversed(given)}
-    own = {column.name: by_lower[column.name.lower()] for column in FOCUS_COLUMNS if column.name.lower() in by_lower}
+    own = {focus.name: by_lower[focus.name.lower()] for focus in FOCUS_COLUMNS if focus.name.lower() in by_lower}
     aliased = {focus: by_lower[alias] for alias, focus in ALIASES.items() if alias in by_lower}
     return aliased | own
 
 
 def _map_focus(schema: pa.Schema, names: Mapping[str, str]) -> dict[str, Value]:
     mapped = {}
-    for column in FOCUS_COLUMNS:
-        if column.name in names:
-            own = names[column.name]
-            mapped[column.name] = _read(column, identifier(own), schema.field(own).type)
+    for focus in FOCUS_COLUMNS:
+        if focus.name in names:
+            own = names[focus.name]
+            mapped[focus.name] = _read(focus, column(schema, own), schema.field(own).type)
     return mapped
 
 
-def _read(column: FocusColumn, name: str, kind: pa.DataType) -> Value:
+def _read(focus: FocusColumn, given: str, kind: pa.DataType) -> Value:
     if pa.types.is_null(kind):
         return NULL
-    if column.type is Type.MONEY:
-        return money(name, kind)
-    if column.type is Type.TIMESTAMP:
-        return timestamp(name, kind)
-    value = text(name, kind)
-    if column.name in _PLACEHOLDER_COLUMNS:
+    if focus.type is Type.MONEY:
+        return money(given, kind)
+    if focus.type is Type.TIMESTAMP:
+        return timestamp(given, kind)
+    value = text(given, kind)
+    if focus.name in _PLACEHOLDER_COLUMNS:
         placeholders = ", ".join(map(literal, PLACEHOLDERS))
-        value = Value(f"CASE WHEN {name} NOT IN ({placeholders}) THEN {value.sql} END", value.refuse)
+        value = Value(f"CASE WHEN {value.sql} NOT IN ({placeholders}) THEN {value.sql} END", value.refuse)
     return value
 
 
-def _value(column: FocusColumn, value: Value, origin: Origin) -> Value:
-    default = origin.defaults.get(column.name)
+def _value(focus: FocusColumn, value: Value, origin: Origin) -> Value:
+    default = origin.defaults.get(focus.name)
     if default is not None:
-        filler = _read(column, literal(default), pa.string())
+        filler = _read(focus, literal(default), pa.string())
         value = filler if value == NULL else Value(f"coalesce({value.sql}, {filler.sql})", value.part().refuse)
-    if column.allowed and value != NULL and column.name != "ServiceSubcategory":
-        value = one_of(value, column.allowed, strict=column.name in _STRICT)
-    if column.name in REQUIRED:
+    if focus.allowed and value != NULL and focus.name != "ServiceSubcategory":
+        value = one_of(value, focus.allowed, strict=focus.name in _STRICT)
+    if focus.name in REQUIRED:
         value = required(value)
     if value == NULL:
-        return Value(f"CAST(NULL AS {column.type.duckdb})")
+        return Value(f"CAST(NULL AS {focus.type.duckdb})")
     return value
 
 
 def _version(names: Mapping[str, str]) -> str:
     """The oldest FOCUS version that has every FOCUS column of the file."""
-    return max((column.since for column in FOCUS_COLUMNS if column.name in names), default="1.0")
+    return max((focus.since for focus in FOCUS_COLUMNS if focus.name in names), default="1.0")
 
 
 def _provider(provider_name: Value, provider: str) -> Value:
@@ -170,25 +177,35 @@ def _extra(schema: pa.Schema, used: set[str]) -> Value:
     unknown = [name for name in schema.names if name not in used]
     if not unknown:
         return Value("CAST(NULL AS VARCHAR)")
-    pairs = ", ".join(f"{literal(name)}, {identifier(name)}" for name in unknown)
-    return Value(f"nullif(CAST(json_merge_patch('{{}}', json_object({pairs})) AS VARCHAR), '{{}}')")
+    return Value(f"nullif(CAST(json_merge_patch('{{}}', {_json_object(schema, unknown)}) AS VARCHAR), '{{}}')")
+
+
+def _json_object(schema: pa.Schema, names: Iterable[str]) -> str:
+    """A JSON object of the file's columns `names`; numbers that JSON has no word for stand as text."""
+
+    def value(name: str) -> str:
+        own = column(schema, name)
+        if not pa.types.is_floating(schema.field(name).type):
+            return own
+        return f"CASE WHEN isfinite({own}) THEN to_json({own}) ELSE to_json(CAST({own} AS VARCHAR)) END"
+
+    return f"json_object({', '.join(f'{literal(name)}, {value(name)}' for name in names)})"
 
 
 def _accepted(values: Mapping[str, Value], period: BillingPeriod | None, relation: str) -> str:
     columns = ", ".join(f"{_own(name)} AS {identifier(name)}" for name in values)
-    inside = "" if period is None else f" AND {_in_period(period)}"
-    return f"SELECT {columns}, {SOURCE}, {ROW_NUMBER} FROM {_judged(values, relation)} WHERE x_reason IS NULL{inside}"
+    return (
+        f"SELECT {columns}, {SOURCE}, {ROW_NUMBER} FROM {_judged(values, relation)}"
+        f" WHERE x_reason IS NULL AND {_in_period(period)}"
+    )
 
 
-def _rejected(schema: pa.Schema, values: Mapping[str, Value], origin: Origin, relation: str) -> str:
-    pairs = ", ".join(f"{literal(name)}, {identifier(name)}" for name in schema.names)
-    # A row whose month cannot be read belongs to every month's run; it carries its place, so it counts once.
-    inside = "" if origin.period is None else f" AND ({_PERIOD_START} IS NULL OR {_in_period(origin.period)})"
+def _rejected(schema: pa.Schema, values: Mapping[str, Value], origin: Origin, relation: str, where: str) -> str:
     return (
         f"SELECT {literal(origin.customer_id)} AS customer_id, {literal(origin.connection_id)} AS connection_id,"
         f" {SOURCE} AS source, {ROW_NUMBER} AS row_number, x_reason AS reason,"
-        f" CAST(json_object({pairs}) AS VARCHAR) AS payload"
-        f" FROM {_judged(values, relation)} WHERE x_reason IS NOT NULL{inside}"
+        f" CAST({_json_object(schema, schema.names)} AS VARCHAR) AS payload"
+        f" FROM {_judged(values, relation)} WHERE x_reason IS NOT NULL AND {where}"
     )
 
 
@@ -210,7 +227,9 @@ def _own(name: str) -> str:
     return identifier(f"={name}")
 
 
-def _in_period(period: BillingPeriod) -> str:
+def _in_period(period: BillingPeriod | None) -> str:
+    if period is None:
+        return "true"
     start, end = f"TIMESTAMP '{period.start:%Y-%m-%d}'", f"TIMESTAMP '{period.end:%Y-%m-%d}'"
     return f"({_PERIOD_START} >= {start} AND {_PERIOD_START} < {end})"
 
@@ -218,11 +237,14 @@ def _in_period(period: BillingPeriod) -> str:
 _PERIOD_START = _own("BillingPeriodStart")
 
 
+_YEAR, _MONTH = r"(2[01]\d\d)", r"(0[1-9]|1[0-2])"  # the years that bills are of, as in sql.within_bills
+
+
 def period_of_path(path: str) -> str | None:
     """The billing period 'YYYY-MM' that a path names: BILLING_PERIOD=2026-10, 20261001-20261031 or /2026-10/."""
     found = (
-        re.search(r"(?:BILLING_PERIOD|billing_period)=(\d{4}-\d{2})(?:/|$)", path)
-        or re.search(r"(?:^|/)(\d{4})(\d{2})01-\d{8}(?:/|$)", path)
-        or re.search(r"(?:^|/)(\d{4})-(\d{2})(?:/|$)", path)
+        re.search(rf"(?:BILLING_PERIOD|billing_period)={_YEAR}-{_MONTH}(?:/|$)", path)
+        or re.search(rf"(?:^|/){_YEAR}{_MONTH}01-\d{{8}}(?:/|$)", path)
+        or re.search(rf"(?:^|/){_YEAR}-{_MONTH}(?:/|$)", path)
     )
     return "-".join(found.groups()) if found else None

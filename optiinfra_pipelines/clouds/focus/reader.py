@@ -4,7 +4,9 @@ Remote objects are fetched one set at a time into a scratch folder, so both pass
 and neither memory nor disk grows with the bill. Lines that are no rows are kept aside, never skipped in silence.
 """
 
+import csv
 import gzip
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +17,7 @@ import pyarrow as pa
 
 from optiinfra_pipelines.clouds.focus.locations import Location, StoredObject
 from optiinfra_pipelines.clouds.focus.normaliser import ROW_NUMBER, SOURCE
-from optiinfra_pipelines.clouds.focus.sql import identifier, literal
+from optiinfra_pipelines.clouds.focus.sql import literal
 from optiinfra_pipelines.errors import CollectionError
 
 SCRATCH_BYTES = 1 << 30  # fetched at a time; a single larger object is fetched alone
@@ -42,6 +44,7 @@ class RowSet:
     files: list[tuple[StoredObject, Path]]
     prefix: str
     ragged: list[RaggedLine] = field(default_factory=list)
+    failures: list[CollectionError] = field(default_factory=list)
     _csv_row_count: int = 0
 
     @property
@@ -50,29 +53,34 @@ class RowSet:
 
     @property
     def relation(self) -> str:
-        """SQL to stand after FROM: the files' columns, x_source and x_row_number. CSV comes as `source`."""
+        """SQL to stand after FROM: the files' columns as c0, c1, ..., x_source and x_row_number. CSV comes as `source`.
+
+        Names of files may differ in case alone, which SQL does not see, or be those of other columns.
+        """
         if not self.is_parquet:
             return "source"
-        paths = ", ".join(literal(str(path)) for _, path in self.files)
-        columns = ", ".join(_utc(each) for each in self.schema)
+        paths = ", ".join(literal(re.sub(r"([*?\[])", r"[\1]", str(path))) for _, path in self.files)  # no pattern
+        names = ", ".join(f"c{index}" for index in range(len(self.schema)))
+        columns = ", ".join(_utc(f"c{index}", each) for index, each in enumerate(self.schema.types))
         origin = f"{literal(self.prefix)} || substr(filename, {self._scratch_length + 1})"
         return (
-            f"(SELECT {columns}, {origin} AS {SOURCE}, file_row_number + 1 AS {ROW_NUMBER}"
-            f" FROM read_parquet([{paths}], filename = true, file_row_number = true, hive_partitioning = false))"
+            f"(SELECT {columns}, {origin} AS {SOURCE}, file_row_number + 1 AS {ROW_NUMBER} FROM read_parquet([{paths}],"
+            f" filename = true, file_row_number = true, hive_partitioning = false) AS file({names}))"
         )
 
     def rows(self, watch: Callable[[pa.RecordBatch], None] | None = None) -> pa.RecordBatchReader | None:
         """The batches that `source` stands for, each shown to `watch` too; None where DuckDB reads the files itself."""
         if self.is_parquet:
             return None
-        schema = pa.schema([*self.schema, (SOURCE, pa.dictionary(pa.int32(), pa.string())), (ROW_NUMBER, pa.int64())])
+        columns = [(f"c{index}", each) for index, each in enumerate(self.schema.types)]
+        schema = pa.schema([*columns, (SOURCE, pa.dictionary(pa.int32(), pa.string())), (ROW_NUMBER, pa.int64())])
         return pa.RecordBatchReader.from_batches(schema, self._csv_rows(schema, watch))
 
     def columns(self, names: Iterable[str]) -> Iterator[pa.RecordBatch]:
         """Batches of some columns alone, read by Arrow whatever reads the rest."""
         import pyarrow.parquet as pq
 
-        wanted = list(names)
+        wanted = list(names) or self.schema.names[:1]  # of none, the number of rows is still wanted
         for stored, path in self.files:
             if self.is_parquet:
                 yield from pq.ParquetFile(path).iter_batches(batch_size=1 << 17, columns=wanted)
@@ -94,6 +102,13 @@ class RowSet:
         return len(str(path)) - len(stored.path)
 
     def _csv_rows(self, schema: pa.Schema, watch: Callable[[pa.RecordBatch], None] | None) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self._labelled(schema, watch)
+        except CollectionError as error:
+            self.failures.append(error)
+            raise
+
+    def _labelled(self, schema: pa.Schema, watch: Callable[[pa.RecordBatch], None] | None) -> Iterator[pa.RecordBatch]:
         self.ragged.clear()
         self._csv_row_count = 0
         for stored, path in self.files:
@@ -107,24 +122,30 @@ class RowSet:
                 yield pa.RecordBatch.from_arrays([*batch.columns, source, numbers], schema=schema)
 
 
-def _utc(column: pa.Field) -> str:
-    name = identifier(column.name)
-    if pa.types.is_timestamp(column.type) and column.type.tz is not None:
-        return f"timezone('UTC', {name}) AS {name}"
-    return name
+def _utc(column: str, kind: pa.DataType) -> str:
+    zoned = pa.types.is_timestamp(kind) and kind.tz is not None
+    return f"timezone('UTC', {column}) AS {column}" if zoned else column
 
 
 @contextmanager
 def row_sets(location: Location, objects: Iterable[StoredObject]) -> Iterator[Iterator[RowSet]]:
     """Fetch `objects` and hand them out as sets of equal columns, each valid until the next is asked for.
 
-    CollectionError (malformed) names the object that is no bill: truncated Parquet, wrong encoding, no header.
+    CollectionError (malformed) names the object that is no bill: truncated Parquet, wrong encoding, no header. It is
+    raised in place of what DuckDB makes of it where it arose in batches that DuckDB was reading.
     """
+    failures: list[CollectionError] = []
     with TemporaryDirectory(prefix="optiinfra-bill-") as scratch:
-        yield _row_sets(location, objects, Path(scratch))
+        try:
+            yield _row_sets(location, objects, Path(scratch), failures)
+        finally:
+            if failures:
+                raise failures[0]
 
 
-def _row_sets(location: Location, objects: Iterable[StoredObject], scratch: Path) -> Iterator[RowSet]:
+def _row_sets(
+    location: Location, objects: Iterable[StoredObject], scratch: Path, failures: list[CollectionError]
+) -> Iterator[RowSet]:
     current: RowSet | None = None
     for stored in objects:
         path = location.fetch(stored, scratch)
@@ -137,7 +158,7 @@ def _row_sets(location: Location, objects: Iterable[StoredObject], scratch: Path
         if current:
             yield current
             _forget(current, scratch)
-        current = RowSet(schema, [(stored, path)], location.address(""))
+        current = RowSet(schema, [(stored, path)], location.address(""), failures=failures)
     if current:
         yield current
 
@@ -156,22 +177,25 @@ def _schema(stored: StoredObject, path: Path) -> pa.Schema:
     import pyarrow.parquet as pq
 
     if _is_csv(stored):
-        return pa.schema([(name, pa.string()) for name in _header(stored, path)])
-    with _malformed(stored, "a Parquet file"):
-        return pq.read_schema(path).remove_metadata()
-
-
-def _header(stored: StoredObject, path: Path) -> list[str]:
-    import csv
-
-    with _malformed(stored, "a CSV file in UTF-8"), _text(path) as lines:
-        names = next(csv.reader(lines), [])
-    names = [name.strip() for name in names]
-    doubled = sorted({name for name in names if names.count(name) > 1})
-    if not any(names) or doubled:
+        schema = pa.schema([(name, pa.string()) for name in _header(stored, path)[0]])
+    else:
+        with _malformed(stored, "a Parquet file"):
+            found = pq.read_schema(path)
+        # That Arrow once wrote a dictionary is its own affair: DuckDB sees what the dictionary stands for.
+        kinds = [each.value_type if pa.types.is_dictionary(each) else each for each in found.types]
+        schema = pa.schema(zip(found.names, kinds, strict=True))
+    doubled = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    if not any(schema.names) or doubled:
         wrong = f"names {', '.join(doubled)} twice" if doubled else "has no header"
         raise CollectionError("malformed", f"{stored.uri} {wrong}; nothing of this period was loaded")
-    return names
+    return schema
+
+
+def _header(stored: StoredObject, path: Path) -> tuple[list[str], bool]:
+    """The names in a CSV file's first line, and whether another line follows."""
+    with _malformed(stored, "a CSV file in UTF-8"), _text(path) as lines:
+        names = next(csv.reader(lines), [])
+        return [name.strip() for name in names], next(lines, None) is not None
 
 
 @contextmanager
@@ -190,24 +214,28 @@ def _csv_batches(
     stored: StoredObject, path: Path, ragged: list[RaggedLine]
 ) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
     """Batches of text columns with each row's number among the file's data lines."""
-    import pyarrow.csv as csv
+    import pyarrow.csv as arrow_csv
 
-    names = _header(stored, path)
+    names, more = _header(stored, path)
+    if not more:
+        return
     here: list[RaggedLine] = []
 
-    def keep_aside(row: csv.InvalidRow) -> str:
+    def keep_aside(row: arrow_csv.InvalidRow) -> str:
         here.append(RaggedLine(stored.uri, row.number - 1, row.text, row.expected_columns, row.actual_columns))
         return "skip"
 
     with _malformed(stored, "a CSV file in UTF-8"), path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        stream = csv.open_csv(
+        stream = arrow_csv.open_csv(
             pa.CompressedInputStream(file, "gzip") if packed else file,
             # One thread: only then does Arrow say which line was ragged.
-            read_options=csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK, column_names=names, skip_rows=1),
-            parse_options=csv.ParseOptions(newlines_in_values=True, invalid_row_handler=keep_aside),
-            convert_options=csv.ConvertOptions(
+            read_options=arrow_csv.ReadOptions(
+                use_threads=False, block_size=_CSV_BLOCK, column_names=names, skip_rows_after_names=1
+            ),
+            parse_options=arrow_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=keep_aside),
+            convert_options=arrow_csv.ConvertOptions(
                 column_types=dict.fromkeys(names, pa.string()), null_values=_NULLS, strings_can_be_null=True
             ),
         )
@@ -232,7 +260,7 @@ def _numbers(first: int, count: int, left_out: set[int]) -> tuple[pa.Array, int]
 def _malformed(stored: StoredObject, expected: str) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowInvalid, UnicodeDecodeError, EOFError, gzip.BadGzipFile, OSError) as error:
+    except (pa.ArrowInvalid, UnicodeDecodeError, EOFError, csv.Error, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         detail = str(error).splitlines()[0]

@@ -35,11 +35,15 @@ class RowCheck:
 
 @dataclass(frozen=True)
 class GroupCheck:
-    """One SELECT of provider, checked, failed and the first broken group: key, lowest, highest (texts), amount."""
+    """One SELECT of provider, checked, failed and the first broken group: key, lowest, highest (texts), amount.
+
+    `numbers`: lowest and highest are decimals, which the engines print with and without trailing zeros.
+    """
 
     select: str
     columns: tuple[str, ...]
     labels: tuple[str, str, str, str]  # what an example calls these four; "" leaves one out
+    numbers: bool
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,8 @@ class Compiler:
             f"GROUP BY x_provider, {key}",
         ]
         select = self._group_select(groups, f"found <> {int(expr.count)}", "TRUE")
-        return GroupCheck(select, columns_of(expr), (expr.per, expr.column, f"another {expr.column}", "distinct"))
+        labels = (expr.per, expr.column, f"another {expr.column}", "distinct")
+        return GroupCheck(select, columns_of(expr), labels, self._predicates.is_number(expr.column))
 
     def _sums_equal(self, expr: SumsEqual, condition: Expr | None) -> GroupCheck:
         predicates, real = self._predicates, self._dialect.real.format
@@ -165,8 +170,7 @@ class Compiler:
         named = f"SELECT *, {text('l')} AS low, {text('r')} AS high, n AS found FROM ({' '.join(groups)}) AS sums"
         select = self._group_select([named], f"NOT ({equal})", judged)
         labels = (expr.per, f"sum of {expr.left}", f"sum of {expr.right} to match", "")
-        columns = columns_of(And((expr, expr.left_when, expr.right_when)))
-        return GroupCheck(select, columns, labels)
+        return GroupCheck(select, columns_of(expr), labels, numbers=True)
 
     def _group_select(self, groups: list[str], broken: str, judged: str) -> str:
         first = ", ".join(

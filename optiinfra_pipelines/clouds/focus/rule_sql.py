@@ -164,6 +164,10 @@ class Predicates:
         self._type(name)
         return identifier(name)
 
+    def is_number(self, name: str) -> bool:
+        """Whether the column holds numbers."""
+        return self._type(name) in _KINDS["decimal"]
+
     def near(self, left: str, right: str, slack: str) -> str:
         """That two doubles differ by no more than printed digits explain."""
         return f"abs({left} - {right}) <= {_RELATIVE} * abs({right}) + {_PRINTED} * ({slack})"
@@ -218,7 +222,7 @@ class Predicates:
         raise wrong
 
     def _real(self, column: str) -> str:
-        if self._type(column) not in _KINDS["decimal"]:
+        if not self.is_number(column):
             raise NotDecidable(f"column {column} is of type {self._type(column).value}, not a number")
         return self.dialect.real.format(identifier(column))
 

@@ -34,6 +34,7 @@ Status = Literal["pass", "fail", "not_applicable"]
 _TYPES = {column.name: column.type for column in FOCUS_BILLING.columns}
 _ORDER = ("x_source", "x_row_number")  # makes the example the first broken row, the same on every run
 _IDENTITY = ("x_customer_id", *_ORDER, "BillingAccountId", "ResourceId")
+_EDGES = ("lowest", "highest")
 _STATEMENT_BYTES = 200_000  # ClickHouse parses at most 262,144 bytes of a statement (max_query_size)
 _STATEMENT_COUNTS = 1_000  # DuckDB plans so many counts in 0.2 s; the time grows with the square
 _STATEMENT_EXAMPLES = 120  # and so many argMin in 0.2 s, but 1,000 in 20 s and gigabytes
@@ -255,7 +256,8 @@ class _Run:
         row = self._groups.get((rule.id, provider))
         if row is None or not row["failed"]:
             return _judged(rule, provider, int(row["checked"]) if row else 0, 0, rule.note)
-        values = (row["key"], row["lowest"], row["highest"], row["amount"])
+        low, high = ((_plain(Decimal(row[name])) if check.numbers and row[name] else row[name]) for name in _EDGES)
+        values = (row["key"], low, high, row["amount"])
         example = {label: value for label, value in zip(check.labels, values, strict=True) if label}
         return replace(_judged(rule, provider, int(row["checked"]), int(row["failed"]), rule.note), example=example)
 

@@ -12,11 +12,13 @@ from optiinfra_pipelines.tables.contract import MONEY_PRECISION, MONEY_SCALE
 MONEY = f"DECIMAL({MONEY_PRECISION},{MONEY_SCALE})"
 # Below this a double's shortest text can need more than 21 decimals; at or above, 17 digits end by the 21st.
 _SMALLEST_SHORT_DOUBLE = "1e-5"
-# Bills lie within these years; a date outside is a misread format (DuckDB reads '5/1/25' as the year 5).
-_FIRST, _LAST = "TIMESTAMP '2000-01-01'", "TIMESTAMP '2200-01-01'"
+# Bills lie within these years; a date outside is a misread format (DuckDB reads '5-1-25' as the year 5).
+_FIRST, _LAST = "TIMESTAMP '2000-01-01'", "TIMESTAMP '2200-01-01'"  # _LAST is the first moment outside
 # $1,234 and 1,234.56 can be read in one way only; 1,234 alone could be a decimal comma.
 _DRESSED = r"-?\$\d{1,3}(,\d{3})*(\.\d+)?|-?\d{1,3}(,\d{3})+\.\d+"
 _NO_DATE = "is not a date of a bill"
+_NO_NUMBER = "is not a number with at most 17 digits before the point"
+_TOO_WIDE = f"is stored as a decimal of more than {MONEY_PRECISION} digits, which cannot be read exactly"
 _MONTH_FIRST = "['%m/%d/%y', '%m/%d/%Y', '%m/%d/%y %H:%M', '%m/%d/%Y %H:%M', '%m/%d/%Y %H:%M:%S']"
 
 
@@ -44,8 +46,14 @@ class Value:
 NULL = Value("NULL")
 
 
+def column(schema: pa.Schema, name: str) -> str:
+    """The column of `source` that holds the file's column `name`. It goes by its position there: names of files may
+    differ in case alone, which SQL does not see, or be those of other columns of `source`."""
+    return f"c{schema.get_field_index(name)}"
+
+
 def identifier(name: str) -> str:
-    """`name` as a quoted SQL identifier: column names come from files and are not trusted."""
+    """`name` as a quoted SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -55,7 +63,7 @@ def literal(text: str) -> str:
 
 
 def text(column: str, kind: pa.DataType) -> Value:
-    """A string; empty is null. Nested values (maps, structs, lists) become JSON, null when empty."""
+    """A string; empty is null. Nested values (maps, structs, lists) become JSON."""
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return Value(f"nullif({column}, '')")
     if pa.types.is_nested(kind):
@@ -65,8 +73,12 @@ def text(column: str, kind: pa.DataType) -> Value:
 
 def money(column: str, kind: pa.DataType) -> Value:
     """An exact DECIMAL(38,21): refused when it is no number, or has more digits than fit."""
-    if pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and _fits(kind)):
+    if pa.types.is_decimal(kind) and _fits(kind):
         return Value(f"CAST({column} AS {MONEY})")
+    if pa.types.is_decimal(kind) and kind.precision > MONEY_PRECISION:  # which DuckDB reads as doubles
+        return Value(f"CAST(NULL AS {MONEY})", ((f"{column} IS NOT NULL", _TOO_WIDE),))
+    if pa.types.is_integer(kind):
+        return Value(f"TRY_CAST({column} AS {MONEY})", ((f"{column} IS NOT NULL AND {OWN} IS NULL", _NO_NUMBER),))
     if pa.types.is_floating(kind):
         printed = f"CAST({column} AS VARCHAR)"
         maybe_long = f"abs({column}) < {_SMALLEST_SHORT_DOUBLE} AND {column} <> 0"
@@ -77,12 +89,16 @@ def money(column: str, kind: pa.DataType) -> Value:
     number = f"coalesce(TRY_CAST({printed} AS {MONEY}), CASE WHEN {looks_dressed} THEN {dressed} END)"
     # A short text without an exponent cannot have more decimals than fit: most rows stop here.
     maybe_long = f"(length({printed}) > {MONEY_SCALE + 1} OR contains({printed}, 'e') OR contains({printed}, 'E'))"
-    return Value(number, _refuse_numbers(f"nullif({printed}, '')", maybe_long, printed))
+    # DuckDB reads 1_000 as 1000, as its own SQL is written; in a bill it is no number.
+    return Value(
+        number,
+        ((f"contains({printed}, '_')", _NO_NUMBER), *_refuse_numbers(f"nullif({printed}, '')", maybe_long, printed)),
+    )
 
 
 def _refuse_numbers(given: str, maybe_long: str, printed: str) -> tuple[tuple[str, str], ...]:
     return (
-        (f"{given} IS NOT NULL AND {OWN} IS NULL", "is not a number with at most 17 digits before the point"),
+        (f"{given} IS NOT NULL AND {OWN} IS NULL", _NO_NUMBER),
         (f"{maybe_long} AND {_decimals(printed)} > {MONEY_SCALE}", f"has more than {MONEY_SCALE} decimals"),
     )
 
@@ -100,17 +116,26 @@ def _decimals(printed: str) -> str:
 
 def timestamp(column: str, kind: pa.DataType) -> Value:
     """A UTC time: ISO 8601 with or without zone (none: UTC), or m/d/y. Typed times arrive as UTC already."""
-    outside = (f"{OWN} NOT BETWEEN {_FIRST} AND {_LAST}", _NO_DATE)
+    outside = (f"NOT {within_bills(OWN)}", _NO_DATE)
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         return Value(f"CAST({column} AS TIMESTAMP)", (outside,))
     printed = column if pa.types.is_string(kind) else f"CAST({column} AS VARCHAR)"
+    # A cast to TIMESTAMP passes over an offset in silence, so only texts without one go there: date, date and time, Z.
+    plain = (
+        f"right({printed}, 1) = 'Z' OR length({printed}) = 10"
+        f" OR (length({printed}) = 19 AND substr({printed}, 17, 1) = ':')"
+    )
     moment = (
         f"CASE WHEN contains({printed}, '/') THEN try_strptime(trim({printed}), {_MONTH_FIRST})"
-        f" WHEN length({printed}) > 19 AND right({printed}, 1) <> 'Z'"
-        f" THEN timezone('UTC', TRY_CAST({printed} AS TIMESTAMPTZ))"
-        f" ELSE TRY_CAST({printed} AS TIMESTAMP) END"
+        f" WHEN {plain} THEN TRY_CAST({printed} AS TIMESTAMP)"
+        f" ELSE timezone('UTC', TRY_CAST({printed} AS TIMESTAMPTZ)) END"
     )
     return Value(moment, ((f"nullif({printed}, '') IS NOT NULL AND {OWN} IS NULL", _NO_DATE), outside))
+
+
+def within_bills(moment: str) -> str:
+    """A condition: the TIMESTAMP `moment` lies in the years that bills are of."""
+    return f"({moment} >= {_FIRST} AND {moment} < {_LAST})"
 
 
 def one_of(value: Value, allowed: tuple[str, ...], *, strict: bool) -> Value:

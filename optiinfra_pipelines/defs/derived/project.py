@@ -1,6 +1,7 @@
 """Where the dbt project is and how its models look in Dagster. `make setup` makes its manifest, never a run."""
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtP
 
 from optiinfra_pipelines.settings import ClickHouseAddress, Settings
 
+DBT_EXECUTABLE = str(Path(sys.executable).with_name("dbt"))  # beside this Python, whatever PATH says
 DBT_PROJECT = DbtProject(project_dir=Path(__file__).parents[3] / "dbt_project")
 # Not eager(): that one never fires over a parent with months that nobody loaded.
 _REFRESH = (

@@ -177,6 +177,18 @@ def test_the_usage_of_a_commitment_costs_what_its_purchases_were_billed(engine: 
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_a_sum_that_does_not_match_shows_both_sides(engine: Engine) -> None:
+    table = bill(engine, PURCHASE, COVERED, {**IDLE, "EffectiveCost": Decimal("0.4")})
+    (result,) = (r for r in table.judge(FOCUS_RULES) if r.rule.id == "EffectiveCost.sum_of_usage")
+    assert (result.rows_checked, result.rows_failed) == (3, 3)
+    assert result.example == {
+        "CommitmentDiscountId": "ri-1",
+        "sum of EffectiveCost": "0.5",
+        "sum of BilledCost to match": "0.1",
+    }
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_commitment_that_is_still_running_is_not_summed_up(engine: Engine) -> None:
     year = {
         **PURCHASE,
