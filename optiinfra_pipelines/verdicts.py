@@ -29,18 +29,18 @@ def contract_query(table: Table, relation: str) -> str:
         keys = ", ".join(f'"{name}"' for name in identity)
         doubled = f"(SELECT count(*) FROM (SELECT {keys} FROM {relation} k GROUP BY {keys} HAVING count(*) > 1) d)"
         broken.append(f'{doubled} AS "{" + ".join(identity)} is not unique"')
-    return f'SELECT count(*) AS "rows", {", ".join(broken)} FROM {relation} t'
+    return f'SELECT count(*) AS "rows checked", {", ".join(broken)} FROM {relation} t'
 
 
 def contract(table: Table, counts: Mapping[str, int | None]) -> Verdict:
     """Every row keeps the promises of its table's contract."""
-    rows = counts["rows"] or 0
-    broken = [{"promise": name, "rows": n} for name, n in counts.items() if name != "rows" and n]
-    total = sum(n for name, n in counts.items() if name != "rows" and n)
+    rows = counts["rows checked"] or 0
+    broken = [{"promise": name, "rows": n} for name, n in counts.items() if name != "rows checked" and n]
+    total = sum(n for name, n in counts.items() if name != "rows checked" and n)
     said = (
         "every row follows the contract" if not broken else f"{total} rows break {len(broken)} promises of the contract"
     )
-    return Verdict(not broken, "ERROR", f"{table.full_name}: {said}", {"rows": rows, "rows_failed": total}, broken)
+    return Verdict(not broken, "ERROR", f"{table.full_name}: {said}", {"rows_checked": rows, "rows_failed": total}, broken)
 
 
 def _promises(table: Table) -> Iterable[tuple[str, str]]:

@@ -148,6 +148,12 @@ def _columns_present(warehouse: Warehouse, table: Table, relation: str) -> dict[
     return present
 
 
+def _versions(warehouse: Warehouse, relation: str) -> dict[str, str]:
+    """Per provider, the oldest layout among its files."""
+    found = warehouse.query(f"SELECT x_provider, min(x_focus_version) AS version FROM {relation} r GROUP BY x_provider")
+    return {row["x_provider"]: row["version"] for row in found.to_pylist()}
+
+
 def _expectations_check(table: Table) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=[table.schema, table.name],

@@ -25,7 +25,10 @@ from optiinfra_pipelines.windows import BillingPeriod
 
 Months = dict[tuple[str, BillingPeriod], set[str]]  # (customer id, period) -> the tables that it concerns
 
-_MARTS = [sys.executable, *"-m dagster job execute -m optiinfra_pipelines.marts_definitions -j derived_job".split()]
+_MARTS = [
+    sys.executable,
+    *["-m", "dagster", "job", "execute", "-m", "optiinfra_pipelines.marts_definitions", "-j", "derived_job"],
+]
 _QUIET = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
 
 

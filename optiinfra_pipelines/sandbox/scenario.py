@@ -282,15 +282,16 @@ class Scenario:
         """Whether stage 2 delivers this bill again with other figures."""
         return stage == 2 and (bill.customer_id, bill.cloud, period.month) == RESTATED_BILL
 
-    def invoiced(self, bill: Bill, period: Period, stage: int) -> bool:
-        """AWS names no invoice before it closes a period: the last one, which stage 2 closes in the legacy report."""
-        return bill.cloud != "aws" or period != self.periods[-1] or (stage == 2 and bill.layout == "aws_cur")
-
     def invoice_id(self, bill: Bill, period: Period, stage: int) -> str | None:
-        """The invoice of a billing period, None before there is one."""
+        """The invoice of a billing period.
+
+        AWS names none before it closes a period: None for the last one, which stage 2 closes in the legacy report.
+        """
+        closed = period != self.periods[-1] or (stage == 2 and bill.layout == "aws_cur")
+        if bill.cloud == "aws" and not closed:
+            return None
         prefix = {"aws": "22", "azure": "G0", "gcp": "50"}[bill.cloud]
-        number = f"{prefix}{bill.account[-4:]}{period.month.replace('-', '')}"
-        return number if self.invoiced(bill, period, stage) else None
+        return f"{prefix}{bill.account[-4:]}{period.month.replace('-', '')}"
 
     def covering(self, bill: Bill) -> dict[str, Commitment]:
         """Which resource, by name, is covered by which commitment: the first resource of the commitment's meter."""

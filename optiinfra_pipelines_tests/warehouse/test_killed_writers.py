@@ -25,7 +25,7 @@ from optiinfra_pipelines.warehouse.protocol import Warehouse
 from optiinfra_pipelines_tests.focus_files import focus_row, write_csv, write_parquet
 from optiinfra_pipelines_tests.warehouse.writer import KEPT, open_writer
 
-KILLS = 20
+KILLS = 200
 
 
 @dataclass(frozen=True)
@@ -65,58 +65,57 @@ def writer(address: str) -> Iterator[Writer]:
 
 
 def bill(folder: Path, rows: int, cost: str) -> Seen:
-    """Write a bill of three sets of columns with rows that are refused; what a reader has to see of it."""
+    """Write a bill of two sets of columns, some rows of it refused; what a reader has to see of it."""
     good = [focus_row(BilledCost=cost, InvoiceId=str(number % 3)) for number in range(rows)]
     bad = [focus_row(BilledCost="a lot"), focus_row(ChargeCategory="Gift")]
-    write_parquet(folder / "2026-10/a.parquet", good)
-    write_parquet(folder / "2026-10/b.parquet", [{**row, "x_Team": "blue"} for row in [*good, *bad]])
-    write_csv(folder / "2026-10/c.csv", [*good[: rows // 2], *bad], extra="1,2,3\n")
-    accepted = 2 * rows + rows // 2
-    return Seen(accepted, Decimal(cost) * accepted, 5, accepted + 4)
+    write_parquet(folder / "2026-10/a.parquet", [{**row, "x_Team": "blue"} for row in good])
+    write_csv(folder / "2026-10/b.csv", [*good, *bad], extra="1,2,3\n")
+    return Seen(2 * rows, Decimal(cost) * 2 * rows, 3, 2 * rows + 2)
 
 
 def read(warehouse: Warehouse) -> Seen:
-    """What a reader sees now, each table read by one statement; it fails on a row that stands twice."""
-    [rows] = warehouse.query(
-        "SELECT count(*) AS n, count(DISTINCT concat(x_source, ' ', CAST(x_row_number AS VARCHAR))) AS places,"
-        f" sum(BilledCost) AS billed FROM {warehouse.current(FOCUS_BILLING)} b"
+    """What a reader sees now; it fails on a row that stands twice."""
+    [seen] = warehouse.query(
+        f"SELECT b.rows AS rows, b.places AS places, b.billed AS billed, r.rows AS rejected, t.rows AS counted FROM"
+        " (SELECT count(*) AS rows, count(DISTINCT concat(x_source, CAST(x_row_number AS VARCHAR))) AS places,"
+        f" sum(BilledCost) AS billed FROM {warehouse.current(FOCUS_BILLING)} b) b"
+        f" CROSS JOIN (SELECT count(*) AS rows FROM {warehouse.current(REJECTED_ROWS)} r) r"
+        f" CROSS JOIN (SELECT sum(rows) AS rows FROM {warehouse.current(SOURCE_TOTALS)} t) t"
     ).to_pylist()
-    [rejected] = warehouse.query(f"SELECT count(*) AS n FROM {warehouse.current(REJECTED_ROWS)} r").to_pylist()
-    [totals] = warehouse.query(f"SELECT sum(rows) AS n FROM {warehouse.current(SOURCE_TOTALS)} t").to_pylist()
-    assert rows["places"] == rows["n"]
-    return Seen(rows["n"], rows["billed"], rejected["n"], int(totals["n"]))
+    assert seen["places"] == seen["rows"]
+    return Seen(seen["rows"], seen["billed"], seen["rejected"], int(seen["counted"]))
 
 
 def settle(warehouse: Warehouse) -> None:
     """Let a server finish the statements that the killed writer had sent whole."""
-    running = "SELECT count() AS n FROM system.processes WHERE position(query, 'system.processes') = 0"
-    while warehouse.engine == "clickhouse" and warehouse.query(running)["n"][0].as_py():
+    wait_until_none(warehouse, "system.processes WHERE position(query, 'system.processes') = 0")
+
+
+def wait_until_none(warehouse: Warehouse, rows: str) -> None:
+    while warehouse.engine == "clickhouse" and warehouse.query(f"SELECT count() AS n FROM {rows}")["n"][0].as_py():
         pass
 
 
 def kill_writers(address: str, folder: Path, kills: int, seed: int) -> None:
-    """Restate October again and again, each time with a writer that is killed and then with one that is not."""
+    """Restate October again and again by writers that are killed; one, two or three of them, then one that is not."""
     draw = random.Random(seed)
     warehouse = open_writer(address)
     folders = [folder / "one", folder / "two"]
-    bills = [bill(folders[0], 700, "0.000000000000000000001"), bill(folders[1], 900, "12345.678901234567890123")]
+    bills = [bill(folders[0], 1400, "0.000000000000000000001"), bill(folders[1], 1800, "12345.678901234567890123")]
     with writer(address) as writing:
         assert [writing.load(each) for each in folders] == [0, 0]
-        seconds = median(measure(writing, folders[turn % 2]) for turn in range(4))
-        old, killed = 1, 0
-        for _ in range(2 * kills):
-            new = 1 - old
-            status = writing.load(folders[new], kill_after=draw.uniform(0, seconds))
-            settle(warehouse)
-            assert read(warehouse) in (bills[old], bills[new])
-            assert writing.load(folders[new]) == 0
-            assert read(warehouse) == bills[new]
-            killed += status == signal.SIGKILL
-            old = new
-            if killed == kills:
-                break
-        assert killed == kills
-    assert loads_held(warehouse) <= 1 + KEPT
+        seconds = median(measure(writing, folders[turn % 2]) for turn in range(6))
+        seen, killed = 1, 0
+        while killed < kills:
+            for _ in range(draw.choice((1, 2, 3))):
+                other = 1 - seen
+                killed += writing.load(folders[other], kill_after=draw.uniform(0, seconds)) == signal.SIGKILL
+                settle(warehouse)
+                seen = bills.index(read(warehouse))
+            seen = 1 - seen
+            assert writing.load(folders[seen]) == 0
+            assert read(warehouse) == bills[seen]
+    assert loads_held(warehouse) == 1 + KEPT
 
 
 def measure(writing: Writer, folder: Path) -> float:
@@ -126,7 +125,8 @@ def measure(writing: Writer, folder: Path) -> float:
 
 
 def loads_held(warehouse: Warehouse) -> int:
-    """Loads that have rows in the table, seen or not."""
+    """Loads that have rows in the table, seen or not, once what was to be removed is."""
+    wait_until_none(warehouse, "system.mutations WHERE NOT is_done")
     sql = f"SELECT count(DISTINCT x_load_id) AS n FROM {warehouse.name(FOCUS_BILLING)} b"
     return int(warehouse.query(sql)["n"][0].as_py())
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import clickhouse_connect  # noqa: F401
 import pyarrow.csv
+import pyarrow.dataset
 import pyarrow.fs
 import pyarrow.parquet  # noqa: F401
 

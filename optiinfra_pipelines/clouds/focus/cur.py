@@ -13,6 +13,7 @@ from optiinfra_pipelines.clouds.focus.sql import NULL, Value, column, literal, m
 
 # lineItem/LineItemType -> ChargeCategory, per AWS's FOCUS mapping; everything else is Usage.
 CHARGE_CATEGORY = {
+    "SavingsPlanNegation": "Adjustment",  # takes the covered usage's price off the invoice again; nothing was used
     "Tax": "Tax",
     "Credit": "Credit",
     "Refund": "Credit",
@@ -185,7 +186,7 @@ def _costs(report: _Report, kind: str) -> dict[str, Value]:
     )
     rate, listed = report.money("pricing_public_on_demand_rate"), report.money("pricing_public_on_demand_cost")
     own_rate, amount = report.money("line_item_unblended_rate"), report.money("line_item_usage_amount")
-    priced = f"{kind} NOT IN ('Tax', 'Credit', 'Refund')"
+    priced = f"{kind} NOT IN ('Tax', 'Credit', 'Refund', 'SavingsPlanNegation')"
     return {
         "BilledCost": billed,
         "EffectiveCost": Value(f"CAST({effective} AS DECIMAL(38,21))", parts),
@@ -211,7 +212,10 @@ def _things(report: _Report, kind: str) -> dict[str, Value]:
         "RegionId": report.text("product_region_code", "product_region"),
         "RegionName": report.text("product_location"),
         "ResourceId": report.text("line_item_resource_id"),
-        "ResourceType": report.text("product_product_family"),
+        "ResourceType": Value(
+            f"CASE WHEN {report.text('line_item_resource_id').sql} IS NOT NULL"
+            f" THEN {report.text('product_product_family').sql} END"
+        ),
         "ServiceName": Value(f"coalesce({report.text('product_product_name').sql}, {code})"),
         "ServiceCategory": Value(f"CASE {code} {categories} ELSE 'Other' END"),
         "SkuId": Value(f"CASE WHEN {kind} <> 'Tax' THEN {report.text('product_sku').sql} END"),

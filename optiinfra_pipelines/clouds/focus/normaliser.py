@@ -90,7 +90,7 @@ def normalise(schema: pa.Schema, origin: Origin, relation: str = "source") -> No
     names = focus_columns(schema.names)
     layout: Layout = "cur" if cur.is_cur(schema.names) else "focus"
     mapped = cur.map_columns(schema) if layout == "cur" else _map_focus(schema, names)
-    version = "cur" if layout == "cur" else _version(names)
+    version = "cur" if layout == "cur" else _version(schema.names)
     values = {focus.name: _value(focus, mapped.get(focus.name, NULL), origin) for focus in FOCUS_COLUMNS}
     used = set(names.values()) if layout == "focus" else cur.columns_used(schema.names)
     values["x_extra"] = _extra(schema, used)
@@ -157,9 +157,10 @@ def _value(focus: FocusColumn, value: Value, origin: Origin) -> Value:
     return value
 
 
-def _version(names: Mapping[str, str]) -> str:
-    """The oldest FOCUS version that has every FOCUS column of the file."""
-    return max((focus.since for focus in FOCUS_COLUMNS if focus.name in names), default="1.0")
+def _version(names: Iterable[str]) -> str:
+    """The oldest FOCUS version that has every FOCUS column of the file, by its own name or another's case of it."""
+    given = {name.strip().lower() for name in names}
+    return max((column.since for column in FOCUS_COLUMNS if column.name.lower() in given), default="1.0")
 
 
 def _provider(provider_name: Value, provider: str) -> Value:

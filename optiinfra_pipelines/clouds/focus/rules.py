@@ -25,12 +25,14 @@ from optiinfra_pipelines.clouds.focus.rule_checks import (
 )
 from optiinfra_pipelines.clouds.focus.rule_sql import DIALECTS, Dialect, identifier
 from optiinfra_pipelines.tables.billing import FOCUS_BILLING
-from optiinfra_pipelines.tables.rule import Rule
+from optiinfra_pipelines.tables.focus import FOCUS_COLUMNS
+from optiinfra_pipelines.tables.rule import Present, Rule
 from optiinfra_pipelines.warehouse.protocol import Engine
 
 Query = Callable[[str], pa.Table]
 Status = Literal["pass", "fail", "not_applicable"]
 
+_SINCE = {column.name: column.since for column in FOCUS_COLUMNS}
 _TYPES = {column.name: column.type for column in FOCUS_BILLING.columns}
 _ORDER = ("x_source", "x_row_number")  # makes the example the first broken row, the same on every run
 _IDENTITY = ("x_customer_id", *_ORDER, "BillingAccountId", "ResourceId")
@@ -79,6 +81,23 @@ def run_rules(
     run.count_groups()
     results = [run.result(rule, provider) for rule in compiler.rules.values() for provider in sorted(run.rows)]
     return run.with_examples(results)
+
+
+def excuse_newer(results: Iterable[RuleResult], versions: Mapping[str, str]) -> list[RuleResult]:
+    """`results` without blame for columns that a provider's layout cannot have: `versions` names it per provider, 1.0
+    to 1.3, or cur. A FOCUS 1.0 file has no column of 1.1; a Cost and Usage Report promises none at all."""
+
+    def excused(result: RuleResult) -> RuleResult:
+        version = versions.get(result.provider, "")
+        if result.status != "fail" or not isinstance(result.rule.requirement, Present):
+            return result
+        if version != "cur" and _SINCE.get(result.rule.column, "") <= version:
+            return result
+        layout = "a Cost and Usage Report" if version == "cur" else f"FOCUS {version}"
+        reason = f"the files are {layout}, which does not have this column"
+        return replace(result, status="not_applicable", reason=reason, rows_failed=0, example={})
+
+    return [excused(each) for each in results]
 
 
 def failures(results: Iterable[RuleResult]) -> list[dict[str, Any]]:
