@@ -40,7 +40,9 @@ def contract(table: Table, counts: Mapping[str, int | None]) -> Verdict:
     said = (
         "every row follows the contract" if not broken else f"{total} rows break {len(broken)} promises of the contract"
     )
-    return Verdict(not broken, "ERROR", f"{table.full_name}: {said}", {"rows_checked": rows, "rows_failed": total}, broken)
+    return Verdict(
+        not broken, "ERROR", f"{table.full_name}: {said}", {"rows_checked": rows, "rows_failed": total}, broken
+    )
 
 
 def _promises(table: Table) -> Iterable[tuple[str, str]]:

@@ -72,3 +72,8 @@
 {% macro divisible(column) %}{{ return(adapter.dispatch('divisible')(column)) }}{% endmacro %}
 {% macro default__divisible(column) %}{{ return(column) }}{% endmacro %}
 {% macro clickhouse__divisible(column) %}{{ return('toDecimal256(' ~ column ~ ', 21) as ' ~ column) }}{% endmacro %}
+
+{#- A sum of bigints as a bigint: DuckDB widens it to hugeint; ClickHouse does not, and cannot cast a null. -#}
+{% macro sum_bigint(column) %}{{ return(adapter.dispatch('sum_bigint')(column)) }}{% endmacro %}
+{% macro default__sum_bigint(column) %}{{ return('cast(sum(' ~ column ~ ') as bigint)') }}{% endmacro %}
+{% macro clickhouse__sum_bigint(column) %}{{ return('sum(' ~ column ~ ')') }}{% endmacro %}

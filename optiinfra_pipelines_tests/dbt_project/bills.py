@@ -4,13 +4,19 @@ Rows are dictionaries of printed FOCUS columns. What has to become of them is fo
 """
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
 
 from optiinfra_pipelines.clouds.focus.loader import Bill, load_period
 from optiinfra_pipelines.clouds.focus.locations import open_location
 from optiinfra_pipelines.customers import BillingSource
 from optiinfra_pipelines.tables.billing import AWS_BILLING, FOCUS_BILLING
 from optiinfra_pipelines.tables.contract import Table
+from optiinfra_pipelines.tables.operations import SOURCE_TOTALS
 from optiinfra_pipelines.warehouse.protocol import Warehouse
 from optiinfra_pipelines.windows import BillingPeriod
 from optiinfra_pipelines_tests.focus_files import write_csv
@@ -137,9 +143,54 @@ def load_all(warehouse: Warehouse, folder: Path) -> None:
             load_period(warehouse, table, bill, BillingPeriod(period))
 
 
-def load_file(warehouse: Warehouse, table: Table, path: Path, period: str) -> None:
-    """Load one period of one file or folder as the bill of customer acme."""
-    load_period(warehouse, table, _bill("acme", "main", "focus", path), BillingPeriod(period))
+def load_wrongly(warehouse: Warehouse) -> None:
+    """Load a bill of customer gamma whose totals are not what its rows add up to, though no row was rejected."""
+    totals = [
+        _total("S-1", 1, "2.000000000000000000001"),  # a digit too much
+        _total("S-2", 1, "1"),  # nothing of it in the warehouse
+        _total(None, 1, "1"),  # right, and on no invoice
+    ]
+    charges = [_loaded_charge("S-1", "2"), _loaded_charge(None, "1"), _loaded_charge("S-3", "1")]
+    with warehouse.replace_slice(FOCUS_BILLING, "gamma/main/2026-10") as load:
+        load.insert(_without_load(FOCUS_BILLING, charges))
+        load.insert(_without_load(SOURCE_TOTALS, totals), into=SOURCE_TOTALS)
+
+
+def _total(invoice_id: str | None, rows: int, billed_cost: str) -> dict[str, Any]:
+    return {
+        "customer_id": "gamma",
+        "connection_id": "main",
+        "table_name": FOCUS_BILLING.full_name,
+        "provider_name": None,
+        "billing_period": "2026-10",
+        "invoice_id": invoice_id,
+        "currency": "USD",
+        "rows": rows,
+        "billed_cost": Decimal(billed_cost),
+        "effective_cost": None,
+    }
+
+
+def _loaded_charge(invoice_id: str | None, billed_cost: str) -> dict[str, Any]:
+    times = ("BillingPeriodStart", "BillingPeriodEnd", "ChargePeriodStart", "ChargePeriodEnd")
+    return {name: datetime.fromisoformat(_CHARGE[name].removesuffix("Z")) for name in times} | {
+        "BilledCost": Decimal(billed_cost),
+        "EffectiveCost": Decimal(billed_cost),
+        "BillingCurrency": "USD",
+        "ChargeCategory": "Usage",
+        "InvoiceId": invoice_id,
+        "x_customer_id": "gamma",
+        "x_provider": "unknown",
+        "x_connection_id": "main",
+        "x_source": "file:///none",
+        "x_row_number": 1,
+        "x_focus_version": "1.0",
+    }
+
+
+def _without_load(table: Table, rows: list[dict[str, Any]]) -> pa.Table:
+    names = {"x_load_id", "x_collected_at", "load_id", "collected_at"}
+    return pa.Table.from_pylist(rows, pa.schema([each.arrow for each in table.columns if each.name not in names]))
 
 
 def _bill(customer_id: str, connection_id: str, provider: str, path: Path) -> Bill:

@@ -97,7 +97,7 @@ def wait_until_none(warehouse: Warehouse, rows: str) -> None:
 
 
 def kill_writers(address: str, folder: Path, kills: int, seed: int) -> None:
-    """Restate October again and again by writers that are killed; one, two or three of them, then one that is not."""
+    """Restate October again and again by writers that are killed, one to five of them, then by one that is not."""
     draw = random.Random(seed)
     warehouse = open_writer(address)
     folders = [folder / "one", folder / "two"]
@@ -107,7 +107,7 @@ def kill_writers(address: str, folder: Path, kills: int, seed: int) -> None:
         seconds = median(measure(writing, folders[turn % 2]) for turn in range(6))
         seen, killed = 1, 0
         while killed < kills:
-            for _ in range(draw.choice((1, 2, 3))):
+            for _ in range(draw.randint(1, 5)):
                 other = 1 - seen
                 killed += writing.load(folders[other], kill_after=draw.uniform(0, seconds)) == signal.SIGKILL
                 settle(warehouse)

@@ -50,7 +50,7 @@ days as (
         sum(case when ChargeCategory = 'Usage' then ListCost - ContractedCost end) as negotiated_savings,
         sum(case when ChargeCategory = 'Usage' then ContractedCost - EffectiveCost end) as commitment_savings,
         sum(case when ChargeCategory = 'Usage' then ListCost - EffectiveCost end) as total_savings,
-        count(*) as rows
+        cast(count(*) as bigint) as rows
     from charges
     group by all
 ),
@@ -88,7 +88,7 @@ costs as (
         sum(negotiated_savings) as negotiated_savings,
         sum(commitment_savings) as commitment_savings,
         sum(total_savings) as total_savings,
-        cast(sum(rows) as bigint) as rows
+        {{ sum_bigint('rows') }} as rows
     from tagged
     group by all
 )

@@ -59,7 +59,7 @@ sides as (
 slices as (
     select
         load_id,
-        sum(case when side = 'rejected' then rows else 0 end) as rejected_rows,
+        {{ sum_bigint("case when side = 'rejected' then rows else 0 end") }} as rejected_rows,
         sum(case when side = 'source' then rows else -rows end) as unexplained_rows,
         sum(case when side = 'source' then coalesce(billed_cost, 0) else -coalesce(billed_cost, 0) end)
             as unexplained_billed_cost
@@ -74,8 +74,8 @@ lines as (
         billing_period,
         invoice_id,
         currency,
-        sum(case when side = 'source' then rows end) as source_rows,
-        sum(case when side = 'warehouse' then rows end) as warehouse_rows,
+        {{ sum_bigint("case when side = 'source' then rows end") }} as source_rows,
+        {{ sum_bigint("case when side = 'warehouse' then rows end") }} as warehouse_rows,
         sum(case when side = 'source' then billed_cost end) as source_billed_cost,
         sum(case when side = 'warehouse' then billed_cost end) as warehouse_billed_cost,
         sum(case when side = 'source' then effective_cost end) as source_effective_cost,
@@ -107,16 +107,16 @@ select
     loads.table_name as table_name,
     loads.slice as slice,
     loads.load_id as load_id,
-    cast(compared.source_rows as bigint) as source_rows,
-    cast(compared.warehouse_rows as bigint) as warehouse_rows,
-    cast(compared.rows_difference as bigint) as rows_difference,
+    compared.source_rows as source_rows,
+    compared.warehouse_rows as warehouse_rows,
+    compared.rows_difference as rows_difference,
     compared.source_billed_cost as source_billed_cost,
     compared.warehouse_billed_cost as warehouse_billed_cost,
     compared.billed_cost_difference as billed_cost_difference,
     compared.source_effective_cost as source_effective_cost,
     compared.warehouse_effective_cost as warehouse_effective_cost,
     compared.effective_cost_difference as effective_cost_difference,
-    cast(slices.rejected_rows as bigint) as rejected_rows,
+    slices.rejected_rows as rejected_rows,
     case
         when compared.rows_difference = 0
             and compared.billed_cost_difference = 0

@@ -20,6 +20,6 @@ select
     sum(negotiated_savings) as negotiated_savings,
     sum(commitment_savings) as commitment_savings,
     sum(total_savings) as total_savings,
-    cast(sum(rows) as bigint) as rows
+    {{ sum_bigint('rows') }} as rows
 from costs_daily
 group by customer_id, provider, billing_period, currency
