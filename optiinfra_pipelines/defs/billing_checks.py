@@ -8,7 +8,7 @@ import dagster as dg
 from dagster_duckdb import DuckDBResource
 
 from optiinfra_pipelines.clouds.focus.rule_model import load_model
-from optiinfra_pipelines.clouds.focus.rules import failures, run_rules, tally
+from optiinfra_pipelines.clouds.focus.rules import excuse_newer, failures, run_rules, tally
 from optiinfra_pipelines.defs.partitions import CUSTOMER_MONTHS, customer_and_period
 from optiinfra_pipelines.defs.rendering import check_result
 from optiinfra_pipelines.defs.warehouse_resource import WarehouseResource
@@ -125,14 +125,20 @@ def _follows_focus(warehouse: Warehouse, table: Table, customer_id: str, period:
     rules = [*FOCUS_RULES, *(load_model(model) if model else ())]
     relation = rows_of_period(warehouse, table, customer_id, period)
     present = _columns_present(warehouse, table, relation)
-    results = run_rules(warehouse.query, relation, rules, warehouse.engine, present)
-    broken, counts = failures(results), tally(results)
-    numbers = {f"rules_{status}": count for status, count in counts.items()}
-    said = "every rule that applies holds" if not broken else f"{len(broken)} FOCUS rules are broken"
-    shown = [{**each, "example": json.dumps(each["example"], default=str)} for each in broken[:MOST_ROWS]]
-    return check_result(
-        Verdict(not broken, "WARN", said, numbers, shown), customer=customer_id, provider=_provider(table)
+    results = excuse_newer(
+        run_rules(warehouse.query, relation, rules, warehouse.engine, present), _versions(warehouse, relation)
     )
+    broken = failures(results)
+    obligations = [each for each in broken if each["keyword"].startswith("MUST")]
+    said = f"{len(obligations)} FOCUS obligations and {len(broken) - len(obligations)} recommendations are broken"
+    verdict = Verdict(
+        not obligations,
+        "WARN",
+        said if broken else "every FOCUS rule that applies holds",
+        {f"rules_{status}": count for status, count in tally(results).items()},
+        broken[:MOST_ROWS],
+    )
+    return check_result(verdict, customer=customer_id, provider=_provider(table))
 
 
 def _columns_present(warehouse: Warehouse, table: Table, relation: str) -> dict[str, frozenset[str]]:

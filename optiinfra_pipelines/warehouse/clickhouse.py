@@ -306,7 +306,10 @@ class _ClickHouseLoad:
         table = into or self._table
         shaped = schema.with_lineage(table, select, self.load_id, self.started_at)
         with TemporaryDirectory(prefix="optiinfra-load-") as scratch:
-            written = _shape_into_files(shaped, rows, Path(scratch))
+            try:
+                written = _shape_into_files(shaped, rows, Path(scratch))
+            except duckdb.Error as error:
+                raise WarehouseError(f"rows for {table.full_name} could not be prepared in {scratch}: {error}") from error
             self._send(table, sorted(Path(scratch).iterdir()))
         before = self._written.get(table.full_name, (table, 0))[1]
         self._written[table.full_name] = (table, before + written)

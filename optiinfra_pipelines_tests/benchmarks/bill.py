@@ -14,13 +14,13 @@ MONTH = "2026-10"
 _RESOURCES = 200_000
 
 _ATTRIBUTES = f"""
-SELECT n, hash(n) % {_RESOURCES} AS resource, hash(n + 11) AS chance, hash(n + 12) % 744 AS hour,
-    round(1e-8 * (hash(n + 13) % 100000000), 8) AS fraction
-FROM range({{first}}, {{last}}) AS line(n)
+SELECT n, draw(n) % {_RESOURCES} AS resource, draw(n + 11) AS chance, draw(n + 12) % 744 AS hour,
+    round(1e-8 * (draw(n + 13) % 100000000), 8) AS fraction
+FROM range($first, $last) AS line(n)
 """
 _RESOURCE = """
-SELECT *, hash(resource + 21) % 12 AS service, hash(resource + 22) % 8 AS region, hash(resource + 23) % 60 AS account,
-    hash(resource + 24) % 40 AS application, hash(resource + 25) % 3000 AS sku,
+SELECT *, draw(resource + 21) % 12 AS service, draw(resource + 22) % 8 AS region, draw(resource + 23) % 60 AS account,
+    draw(resource + 24) % 40 AS application, draw(resource + 25) % 3000 AS sku,
     CASE WHEN chance % 200 = 0 THEN 'Tax' WHEN chance % 200 = 1 THEN 'Credit' ELSE 'Usage' END AS category
 FROM line
 """
@@ -28,8 +28,8 @@ FROM line
 _PRICED = """
 SELECT *, category = 'Usage' AS usage, category = 'Usage' AND chance % 5 = 0 AS covered,
     CASE WHEN chance % 3 = 0 THEN 1.0 ELSE fraction END AS quantity,
-    CASE WHEN service % 4 = 0 THEN round(1e-9 * (100 + hash(sku + 31) % 9900), 9)
-        ELSE round(1e-6 * (1000 + hash(sku + 31) % 9000000), 6) END AS price
+    CASE WHEN service % 4 = 0 THEN round(1e-9 * (100 + draw(sku + 31) % 9900), 9)
+        ELSE round(1e-6 * (1000 + draw(sku + 31) % 9000000), 6) END AS price
 FROM resource
 """
 _COSTED = """
@@ -89,7 +89,7 @@ _COLUMNS = """
     CAST(account_id AS VARCHAR) AS SubAccountId, 'team-' || account AS SubAccountName, 'Account' AS SubAccountType,
     CASE WHEN usage AND resource % 7 > 0 THEN '{"application":"app-' || application || '","environment":"'
         || ['prod', 'staging', 'dev'][1 + application % 3] || '","Name":"node-' || resource || '","CostCenter":"'
-        || account % 25 || '","aws:createdBy":"AssumedRole:AROA' || hash(resource) || '"}' END AS Tags,
+        || account % 25 || '","aws:createdBy":"AssumedRole:AROA' || draw(resource) || '"}' END AS Tags,
     CASE WHEN covered THEN '{"negotiated":' || round(list - contracted, 10) || '}' ELSE '{}' END AS "x_Discounts",
     CASE WHEN usage THEN ['RunInstances', 'PutObject', 'Invoke', 'GetItem'][1 + sku % 4] END AS "x_Operation",
     replace(name, ' ', '') AS "x_ServiceCode"
@@ -113,7 +113,9 @@ def write_bill(folder: Path, rows: int, extension: str, month: str = MONTH) -> P
     place.mkdir(parents=True, exist_ok=True)
     with duckdb.connect(config={"preserve_insertion_order": "false"}) as con:
         con.execute("SET enable_progress_bar = false")
+        con.execute("CREATE MACRO draw(n) AS CAST(hash(n) >> 1 AS BIGINT)")
         for number, first in enumerate(range(0, rows, ROWS_PER_FILE), 1):
-            bill = _BILL.format(first=first, last=min(first + ROWS_PER_FILE, rows))
-            con.execute(f"COPY ({bill}) TO '{place}/acme-{number:05d}.{extension}' ({_FORMATS[extension]})")
+            file = place / f"acme-{number:05d}.{extension}"
+            span = {"first": first, "last": min(first + ROWS_PER_FILE, rows)}
+            con.execute(f"COPY ({_BILL}) TO '{file}' ({_FORMATS[extension]})", span)
     return place.parent

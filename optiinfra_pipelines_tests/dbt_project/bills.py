@@ -16,7 +16,7 @@ from optiinfra_pipelines.clouds.focus.locations import open_location
 from optiinfra_pipelines.customers import BillingSource
 from optiinfra_pipelines.tables.billing import AWS_BILLING, FOCUS_BILLING
 from optiinfra_pipelines.tables.contract import Table
-from optiinfra_pipelines.tables.operations import SOURCE_TOTALS
+from optiinfra_pipelines.tables.operations import REJECTED_ROWS, SOURCE_TOTALS
 from optiinfra_pipelines.warehouse.protocol import Warehouse
 from optiinfra_pipelines.windows import BillingPeriod
 from optiinfra_pipelines_tests.focus_files import write_csv
@@ -144,14 +144,18 @@ def load_all(warehouse: Warehouse, folder: Path) -> None:
 
 
 def load_wrongly(warehouse: Warehouse) -> None:
-    """Load a bill of customer gamma whose totals are not what its rows add up to, though no row was rejected."""
+    """Load two months of customer gamma: both met one bad row, and one has totals that its rows do not add up to."""
     totals = [
         _total("S-1", 1, "2.000000000000000000001"),  # a digit too much
         _total("S-2", 1, "1"),  # nothing of it in the warehouse
         _total(None, 1, "1"),  # right, and on no invoice
     ]
     charges = [_loaded_charge("S-1", "2"), _loaded_charge(None, "1"), _loaded_charge("S-3", "1")]
+    met_twice = _without_load(REJECTED_ROWS, [_rejected_row()])
+    with warehouse.replace_slice(FOCUS_BILLING, "gamma/main/2026-09") as load:
+        load.insert(met_twice, into=REJECTED_ROWS)
     with warehouse.replace_slice(FOCUS_BILLING, "gamma/main/2026-10") as load:
+        load.insert(met_twice, into=REJECTED_ROWS)
         load.insert(_without_load(FOCUS_BILLING, charges))
         load.insert(_without_load(SOURCE_TOTALS, totals), into=SOURCE_TOTALS)
 
@@ -168,6 +172,18 @@ def _total(invoice_id: str | None, rows: int, billed_cost: str) -> dict[str, Any
         "rows": rows,
         "billed_cost": Decimal(billed_cost),
         "effective_cost": None,
+    }
+
+
+def _rejected_row() -> dict[str, Any]:
+    return {
+        "customer_id": "gamma",
+        "connection_id": "main",
+        "table_name": FOCUS_BILLING.full_name,
+        "source": "file:///mixed.csv",
+        "row_number": 7,
+        "reason": "BillingPeriodStart: is not a date of a bill",
+        "payload": '{"BilledCost":"4","BillingPeriodStart":"soon"}',
     }
 
 

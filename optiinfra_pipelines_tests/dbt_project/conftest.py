@@ -73,6 +73,7 @@ class History:
 
     target: Target
     after: dict[str, dict[str, Rows]] = field(default_factory=dict)
+    tests: dict[str, str] = field(default_factory=dict)  # of the first build: name -> pass, warn or fail
 
     def snapshot(self, step: str) -> None:
         """Keep what readers see now."""
@@ -136,6 +137,7 @@ def _make_history(target: Target, folder: Path) -> History:
     load_wrongly(target.warehouse)
     _collect(target.warehouse)
     target.dbt.run("build")
+    history.tests = target.dbt.test_results()
     history.snapshot("first")
     write_restated(folder)
     load_all(target.warehouse, folder)

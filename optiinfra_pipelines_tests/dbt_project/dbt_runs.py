@@ -1,5 +1,6 @@
 """dbt as a command, against a warehouse that a test filled: the way Dagster runs it, in a process of its own."""
 
+import json
 import os
 import subprocess
 import sys
@@ -33,6 +34,12 @@ class Dbt:
         process = self.start(*arguments)
         said, _ = process.communicate()
         return process.returncode, said
+
+    def test_results(self) -> dict[str, str]:
+        """Name of each test that the last command ran -> pass, warn or fail."""
+        found = json.loads((self.folder / "target" / "run_results.json").read_text())["results"]
+        ids = ((each["unique_id"].split("."), each["status"]) for each in found)
+        return {id[2]: status for id, status in ids if id[0] == "test"}
 
     def _variables(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OPTIINFRA_", "DBT_"))}

@@ -42,9 +42,11 @@ def test_rows_that_were_rejected_explain_what_is_missing(history: History) -> No
         history, "acme", "saas", "billing_period", "invoice_id", "rows_difference", "billed_cost_difference", "status"
     )
     assert found == {
-        ("2026-09", "S-1", None, None, "x"),
-    } or found == {
-        ("2026-09", "INV-9", 0, Decimal(0), "reconciled"),
+        ("2026-09", "S-1", 0, Decimal(0), "reconciled"),
+        ("2026-10", "S-1", -1, Decimal("-1234.50"), "rejected_rows"),
+        ("2026-10", "S-2", -1, Decimal(0), "rejected_rows"),
+        ("unknown", "S-1", -1, Decimal(-4), "rejected_rows"),
+        ("unknown", None, -1, Decimal(0), "rejected_rows"),
     }
 
 
@@ -63,3 +65,28 @@ def test_money_that_no_rejected_row_explains_is_unexplained(history: History) ->
 def test_effective_cost_is_compared_only_where_the_source_prints_it(history: History) -> None:
     assert lines(history, "gamma", "main", "source_effective_cost", "effective_cost_difference") == {(None, None)}
     assert lines(history, "acme", "aws-main", "effective_cost_difference") == {(Decimal(0),)}
+
+
+def test_a_bad_row_that_two_months_met_counts_once(history: History) -> None:
+    met = [row for row in history.after["first"]["staging.rejected_rows"] if row["customer_id"] == "gamma"]
+    (newest,) = (
+        row["load_id"]
+        for row in history.after["first"]["marts.invoice_reconciliation"]
+        if row["slice"] == "gamma/main/2026-10" and row["invoice_id"] == "S-1"
+    )
+    assert [(row["row_number"], row["load_id"]) for row in met] == [(7, newest)]
+
+
+def test_a_restatement_shows_what_was_believed_before(history: History) -> None:
+    names = ("slice", "currency", "previous_rows", "rows", "previous_billed_cost", "billed_cost", "rows_difference")
+    assert history.after["first"]["marts.billing_restatements"] == []
+    found = history.after["restated"]["marts.billing_restatements"]
+    assert {tuple(row[name] for name in names) for row in found} == {
+        ("acme/aws-main/2026-10", "USD", 11, 10, Decimal("106.3"), Decimal("108.25"), -1),
+        ("acme/aws-main/2026-10", "EUR", 2, 2, *[Decimal("5.500000000000000000007")] * 2, 0),
+        ("beta/gcp-main/2026-10", "USD", 2, 0, Decimal(3), Decimal(0), -2),
+    }
+    assert all(row["previously_loaded_at"] < row["loaded_at"] for row in found)
+    assert all(row["previous_load_id"] < row["load_id"] for row in found)
+    assert all(row["billed_cost_difference"] == row["billed_cost"] - row["previous_billed_cost"] for row in found)
+    assert {row["effective_cost_difference"] for row in found} == {Decimal("1.95"), Decimal(0), Decimal(-3)}
