@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 import clickhouse_connect
 import pytest
 from clickhouse_connect.driver.client import Client
+from hypothesis import settings
 from pydantic import SecretStr
 
 from optiinfra_pipelines.sandbox.clickhouse_server import serve_clickhouse
@@ -22,6 +23,9 @@ from optiinfra_pipelines.tables import ALL_TABLES
 from optiinfra_pipelines.warehouse.clickhouse import DATABASE_PREFIX, ClickHouseWarehouse
 from optiinfra_pipelines.warehouse.duckdb import DuckDBWarehouse
 from optiinfra_pipelines.warehouse.protocol import Warehouse
+
+settings.register_profile("suite", derandomize=True, deadline=None)  # the same examples every time
+settings.load_profile("suite")
 
 _OWN_DATABASES = f"SELECT name FROM system.databases WHERE startsWith(name, '{DATABASE_PREFIX}')"
 _FILLED_TABLES = (

@@ -11,7 +11,7 @@ import duckdb
 
 ROWS_PER_FILE = 1_000_000  # AWS cuts its exports into files of about this many
 MONTH = "2026-10"
-_RESOURCES = 200_000
+_RESOURCES = 50_000
 
 _ATTRIBUTES = f"""
 SELECT n, draw(n) % {_RESOURCES} AS resource, draw(n + 11) AS chance, draw(n + 12) % 744 AS hour,

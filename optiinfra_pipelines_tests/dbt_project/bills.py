@@ -209,6 +209,11 @@ def _without_load(table: Table, rows: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(rows, pa.schema([each.arrow for each in table.columns if each.name not in names]))
 
 
+def load_file(warehouse: Warehouse, table: Table, connection_id: str, path: Path, period: str) -> None:
+    """Load one period of a folder of files as a bill of customer delta."""
+    load_period(warehouse, table, _bill("delta", connection_id, "focus", path), BillingPeriod(period))
+
+
 def _bill(customer_id: str, connection_id: str, provider: str, path: Path) -> Bill:
     source = BillingSource(location=str(path))
     return Bill(customer_id, connection_id, provider, source, open_location(source, {}))

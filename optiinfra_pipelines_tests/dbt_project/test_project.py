@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 from dagster import AssetKey, AssetsDefinition
 from dagster_dbt import dbt_assets
 
 from optiinfra_pipelines.tables import BILLING_TABLES
 from optiinfra_pipelines.tables.focus import FOCUS_1_2
+from optiinfra_pipelines.warehouse.duckdb import DuckDBWarehouse
 from optiinfra_pipelines_tests.dbt_project.conftest import History
 from optiinfra_pipelines_tests.dbt_project.dbt_runs import PROJECT, Dbt
 
@@ -129,12 +129,11 @@ def test_descriptions_are_kept_in_the_warehouse(history: History) -> None:
 
 
 def test_a_copy_of_the_embedded_warehouse_works_under_another_name(duckdb_history: History, tmp_path: Path) -> None:
-    original = Path(duckdb_history.target.dbt.environment["OPTIINFRA_DUCKDB_PATH"])
+    count = "SELECT count(*) AS n FROM marts.focus_1_2"
+    warehouse = duckdb_history.target.warehouse
     copy = tmp_path / "copy.duckdb"
-    copy.write_bytes(original.read_bytes())
-    with duckdb.connect(str(copy), read_only=True) as con:
-        rows = con.execute("SELECT count(*) FROM marts.focus_1_2").fetchone()
-    assert rows == (len(duckdb_history.after["refreshed"]["staging.billing"]),)
+    copy.write_bytes(Path(duckdb_history.target.dbt.environment["OPTIINFRA_DUCKDB_PATH"]).read_bytes())
+    assert DuckDBWarehouse(copy).query(count) == warehouse.query(count)
 
 
 def test_clickhouse_knows_which_run_sent_a_statement(clickhouse_history: History) -> None:

@@ -100,7 +100,17 @@ def test_the_ledger_traces_a_load_to_its_run_and_says_what_it_read(warehouse: Wa
         load.insert(rows("new", 3))
         load.summary.rows_read, load.summary.rows_rejected = 7, 2
         load.summary.fingerprint, load.summary.details = "f00", {"objects": ["o'neil\\n.csv"]}
-    columns = ("load_id", "table_name", "slice", "rows", "rows_read", "rows_rejected", "fingerprint", "details", "run_id")
+    columns = (
+        "load_id",
+        "table_name",
+        "slice",
+        "rows",
+        "rows_read",
+        "rows_rejected",
+        "fingerprint",
+        "details",
+        "run_id",
+    )
     [committed] = [row[1:] for row in ledger(warehouse, "state", *columns) if row[0] == "committed"]
     details = '{"objects": ["o\'neil\\\\n.csv"]}'
     assert committed == (load.load_id, TABLE.full_name, SLICE, 5, 7, 2, "f00", details, "run-1")
@@ -110,7 +120,9 @@ def test_one_load_shows_its_rows_in_several_tables_at_once(warehouse: Warehouse)
     totals = {"customer_id": "x", "connection_id": "x", "table_name": "x", "billing_period": "2026-10", "rows": 1}
     with warehouse.replace_slice(TABLE, SLICE) as load:
         load.insert(rows("new", 1))
-        load.insert(pa.Table.from_pylist([totals]), into=SOURCE_TOTALS, select="SELECT *, 1.5 AS billed_cost FROM source")
+        load.insert(
+            pa.Table.from_pylist([totals]), into=SOURCE_TOTALS, select="SELECT *, 1.5 AS billed_cost FROM source"
+        )
     sql = f"SELECT load_id, rows FROM {warehouse.current(SOURCE_TOTALS)} t"
     assert warehouse.query(sql).to_pylist() == [{"load_id": load.load_id, "rows": 1}]
     assert [row for row in ledger(warehouse, "state", "rows") if row[0] == "committed"] == [("committed", 1)]

@@ -63,7 +63,7 @@ def test_of_several_rows_of_a_key_in_one_batch_the_newest_wins_and_of_equals_the
     assert held(warehouse) == {"a": "new", "b": "third"}
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     batches=st.lists(
         st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xyz"), st.integers(0, 3)), max_size=6), max_size=4

@@ -29,7 +29,7 @@ from optiinfra_pipelines.tables.contract import Type
 from optiinfra_pipelines.tables.focus import FOCUS_COLUMNS, FocusColumn
 from optiinfra_pipelines.windows import BillingPeriod
 
-MAPPING_VERSION = 1  # raise it when the same file would give other rows: every period is then loaded afresh
+MAPPING_VERSION = 2  # raise it when the same file would give other rows: every period is then loaded afresh
 
 ROW_NUMBER, SOURCE = "x_row_number", "x_source"  # columns that the reader adds to each row
 
@@ -158,9 +158,13 @@ def _value(focus: FocusColumn, value: Value, origin: Origin) -> Value:
 
 
 def _version(names: Iterable[str]) -> str:
-    """The oldest FOCUS version that has every FOCUS column of the file, by its own name or another's case of it."""
+    """The newest FOCUS version of whose own columns the file has half: providers add a few before their time."""
     given = {name.strip().lower() for name in names}
-    return max((column.since for column in FOCUS_COLUMNS if column.name.lower() in given), default="1.0")
+    for version in ("1.3", "1.2", "1.1"):
+        own = [column.name.lower() in given for column in FOCUS_COLUMNS if column.since == version]
+        if 2 * sum(own) >= len(own):
+            return version
+    return "1.0"
 
 
 def _provider(provider_name: Value, provider: str) -> Value:
