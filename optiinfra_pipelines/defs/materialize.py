@@ -1,7 +1,8 @@
 """`python -m optiinfra_pipelines.defs.materialize`: every month of every customer, then the marts and the checks.
 
 The same jobs as the schedules run, one after the other in this process and into the same instance, so the UI shows
-them. Ends 0 when every run succeeded; a failed check is a finding, not a failure.
+them; `--bills-only` leaves marts, standing checks and summary out. Ends 0 when every run succeeded; a failed check is
+a finding, not a failure.
 """
 
 import subprocess
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import track
 
 from optiinfra_pipelines.clouds.billing import TABLE_OF, billing_connections, open_bill
 from optiinfra_pipelines.clouds.focus.loader import periods_of
@@ -41,10 +42,12 @@ def main() -> int:
     except (CollectionError, WarehouseError) as error:
         console.print(f"[red]cannot go on:[/red] {error}", highlight=False)
         return 1
+    bills_only = "--bills-only" in sys.argv[1:]
     with dg.DagsterInstance.get() as instance:
-        failed = [name for name, succeeded in _runs(instance, months, console) if not succeeded]
+        runs = _bills(instance, months, console) if bills_only else _everything(instance, months, console)
+        failed = [name for name, succeeded in runs if not succeeded]
         checks = _failed_checks(instance)
-    if "--no-summary" not in sys.argv[1:]:
+    if not bills_only and not failed:
         print_summary(open_warehouse(settings), checks, Console())
     for name in failed:
         console.print(f"[red]run failed:[/red] {name}; see it in the UI with `make up`, or in the lines above")
@@ -62,39 +65,39 @@ def _months(customers: Customers) -> Months:
     return dict(sorted(found.items()))
 
 
-def _runs(instance: dg.DagsterInstance, months: Months, console: Console) -> Iterator[tuple[str, bool]]:
+def _bills(instance: dg.DagsterInstance, months: Months, console: Console) -> Iterator[tuple[str, bool]]:
+    """Run after run: its name, and whether it succeeded."""
     from optiinfra_pipelines.definitions import defs
 
     billing = defs.resolve_job_def("billing_job")
-    with Progress(console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("materialising", total=len(months) + 2)
-        for (customer_id, period), tables in months.items():
-            progress.update(task, description=f"{customer_id} {period}")
-            instance.add_dynamic_partitions("customer", [customer_id])
-            result = billing.execute_in_process(
-                instance=instance,
-                partition_key=partition_key(customer_id, period),
-                asset_selection=[dg.AssetKey(name.split(".")) for name in sorted(tables)],
-                tags={"customer": customer_id},
-                raise_on_error=False,
-                run_config=_QUIET,
-            )
-            progress.advance(task)
-            yield f"billing of {customer_id} {period}", result.success
-        progress.update(task, description="marts")
+    for (customer_id, period), tables in track(
+        months.items(), "collecting bills", console=console, disable=not console.is_terminal
+    ):
+        instance.add_dynamic_partitions("customer", [customer_id])
+        result = billing.execute_in_process(
+            instance=instance,
+            partition_key=partition_key(customer_id, period),
+            asset_selection=[dg.AssetKey(name.split(".")) for name in sorted(tables)],
+            tags={"customer": customer_id},
+            raise_on_error=False,
+            run_config=_QUIET,
+        )
+        yield f"billing of {customer_id} {period}", result.success
+
+
+def _everything(instance: dg.DagsterInstance, months: Months, console: Console) -> Iterator[tuple[str, bool]]:
+    from optiinfra_pipelines.definitions import defs
+
+    yield from _bills(instance, months, console)
+    with console.status("building marts"):
         # A process of its own: dbt keeps the embedded warehouse open for as long as it lives.
         marts = subprocess.run(_MARTS, capture_output=True, text=True, check=False)
-        if marts.returncode:
-            console.print(marts.stderr[-4000:], markup=False, highlight=False)
-        progress.advance(task)
-        yield "derived_job", marts.returncode == 0
-        progress.update(task, description="standing checks")
-        standing = defs.resolve_job_def("standing_checks_job")
-        yield (
-            "standing_checks_job",
-            standing.execute_in_process(instance=instance, raise_on_error=False, run_config=_QUIET).success,
-        )
-        progress.advance(task)
+    if marts.returncode:
+        console.print(marts.stdout[-4000:], marts.stderr[-4000:], markup=False, highlight=False)
+    yield "derived_job", marts.returncode == 0
+    standing = defs.resolve_job_def("standing_checks_job")
+    result = standing.execute_in_process(instance=instance, raise_on_error=False, run_config=_QUIET)
+    yield "standing_checks_job", result.success
 
 
 def _failed_checks(instance: dg.DagsterInstance) -> list[tuple[str, str, str]]:

@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         env = {**os.environ, **environment(), "OPTIINFRA_CUSTOMERS": str(customers)}
         console.print("stage 1: bills of two customers on AWS, Azure and GCP")
         publish(endpoint, 1)
-        if ended := subprocess.run([*_MATERIALIZE, "--no-summary"], env=env, check=False).returncode:
+        if ended := subprocess.run([*_MATERIALIZE, "--bills-only"], env=env, check=False).returncode:
             return ended
         console.print("stage 2: one month restated, a late file, a new assembly")
         truths = publish(endpoint, 2)

@@ -92,7 +92,7 @@ _USED = {
     "pricing_public_on_demand_cost", "pricing_public_on_demand_rate", "pricing_unit", "product_product_name",
     "product_region", "product_region_code", "product_location", "product_sku", "product_product_family",
     "pricing_rate_id", "pricing_rate_code", "resource_tags", "reservation_effective_cost",
-    "reservation_reservation_a_r_n", "reservation_subscription_id",
+    "reservation_reservation_a_r_n", "reservation_reservation_arn", "reservation_subscription_id",
     "reservation_unused_amortized_upfront_fee_for_billing_period", "reservation_unused_recurring_fee",
     "savings_plan_savings_plan_a_r_n", "savings_plan_savings_plan_arn", "savings_plan_savings_plan_effective_cost",
     "savings_plan_total_commitment_to_date", "savings_plan_used_commitment",
@@ -205,7 +205,9 @@ def _things(report: _Report, kind: str) -> dict[str, Value]:
     code = report.text("line_item_product_code").sql
     categories = " ".join(f"WHEN {literal(name)} THEN {literal(to)}" for name, to in SERVICE_CATEGORY.items())
     plan = report.text("savings_plan_savings_plan_a_r_n", "savings_plan_savings_plan_arn").sql
-    reservation = report.text("reservation_reservation_a_r_n", "reservation_subscription_id").sql
+    reservation = report.text(
+        "reservation_reservation_a_r_n", "reservation_reservation_arn", "reservation_subscription_id"
+    ).sql
     plan_kind, reserved_kind = f"{kind} LIKE 'SavingsPlan%'", f"{kind} IN ('DiscountedUsage', 'RIFee')"
     return {
         "AvailabilityZone": report.text("line_item_availability_zone"),

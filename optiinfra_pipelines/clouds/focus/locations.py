@@ -1,9 +1,11 @@
 """Where bills lie: local folders, S3, Google Cloud Storage and Azure Blob behind one small face: listing and bytes."""
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
 
 _CHUNK = 8 << 20  # bytes copied at a time when an object is fetched
+_READ_ONLY = "https://www.googleapis.com/auth/devstorage.read_only"
 Credentials = Mapping[str, SecretStr]
 
 
@@ -94,14 +97,20 @@ class Location:
 
 
 def open_location(source: BillingSource, credentials: Credentials) -> Location:
-    """The location that `source` names. Nothing is contacted yet."""
+    """The location that `source` names. Nothing is contacted yet but, for a service account, Google's token service."""
     scheme, rest = _split(source.location)
     if scheme == "":
         from pyarrow.fs import LocalFileSystem
 
         return Location(LocalFileSystem(), rest, "")
     with _explained(source.location):
-        return Location(_FILESYSTEMS[scheme](source, credentials), rest, f"{scheme}://")
+        try:
+            filesystem = _FILESYSTEMS[scheme](source, credentials)
+        except ValueError as error:  # credentials that are incomplete, or no JSON: nothing of them may be shown
+            raise CollectionError(
+                "not_configured", f"{source.location}: the connection's credentials are not complete or not well-formed"
+            ) from error
+    return Location(filesystem, rest, f"{scheme}://")
 
 
 def _split(location: str) -> tuple[str, str]:
@@ -127,7 +136,7 @@ def _s3(source: BillingSource, credentials: Credentials) -> "FileSystem":
         region=source.region or ("us-east-1" if source.endpoint_url else None),
         endpoint_override=endpoint.netloc or None,
         scheme=endpoint.scheme or "https",
-        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=6),
+        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=5),
         connect_timeout=10,
         request_timeout=60,
     )
@@ -140,32 +149,59 @@ def _gcs(source: BillingSource, credentials: Credentials) -> "FileSystem":
 
     endpoint = urlsplit(source.endpoint_url or "")
     account = _secret(credentials, "service_account_json")
+    token, expires = _google_token(source.location, account) if account is not None else (None, None)
     return GcsFileSystem(
         anonymous=bool(source.endpoint_url) and account is None,
-        json_credentials=account,
+        access_token=token,
+        credential_token_expiration=expires,
         endpoint_override=endpoint.netloc or None,
         scheme=endpoint.scheme or None,
         retry_time_limit=timedelta(seconds=60),
     )
 
 
+def _google_token(location: str, account: str) -> tuple[str, datetime]:
+    """An access token, good for an hour, that the service account's JSON key is worth, and when it expires."""
+    from google.auth.exceptions import RefreshError, TransportError
+    from google.auth.transport.requests import Request
+    from google.oauth2.service_account import Credentials as ServiceAccount
+
+    made = ServiceAccount.from_service_account_info(json.loads(account), scopes=[_READ_ONLY])
+    try:
+        made.refresh(Request())
+    except TransportError as error:
+        raise CollectionError("transient", f"{location}: Google's token service: {error}; try again later") from error
+    except RefreshError as error:
+        raise CollectionError(
+            "auth", f"{location}: Google refused the service account; check the connection's credentials ({error})"
+        ) from error
+    return made.token, made.expiry.replace(tzinfo=UTC)
+
+
 def _azure(source: BillingSource, credentials: Credentials) -> "FileSystem":
     from pyarrow.fs import AzureFileSystem
 
-    endpoint = urlsplit(source.endpoint_url or "")
+    written = dict(part.split("=", 1) for part in (_secret(credentials, "connection_string") or "").split(";") if part)
+    endpoint = urlsplit(source.endpoint_url or written.get("BlobEndpoint", ""))
     host = re.search(r"@([^./]+)", source.location)
-    account = _secret(credentials, "account_name") or (host[1] if host else None)
+    account = _secret(credentials, "account_name") or written.get("AccountName") or (host[1] if host else None)
     if account is None:
         raise CollectionError(
-            "not_configured", f"{source.location}: name the storage account in credentials.account_name"
+            "not_configured",
+            f"{source.location}: name the storage account in credentials.account_name or credentials.connection_string",
         )
-    where = (
-        {"blob_storage_authority": endpoint.netloc, "blob_storage_scheme": endpoint.scheme} if endpoint.netloc else {}
-    )
+    where, suffix = {}, written.get("EndpointSuffix")
+    if endpoint.netloc.startswith(f"{account}.blob."):
+        suffix = endpoint.netloc.removeprefix(f"{account}.blob.")
+    elif endpoint.netloc:  # an emulator: one address for both of Azure's faces
+        where = {f"{face}_storage_authority": endpoint.netloc for face in ("blob", "dfs")}
+        where |= {f"{face}_storage_scheme": endpoint.scheme for face in ("blob", "dfs")}
+    if suffix is not None:
+        where = {f"{face}_storage_authority": f".{face}.{suffix}" for face in ("blob", "dfs")}
     return AzureFileSystem(
         account,
-        account_key=_secret(credentials, "account_key"),
-        sas_token=_secret(credentials, "sas_token"),
+        account_key=_secret(credentials, "account_key") or written.get("AccountKey"),
+        sas_token=_secret(credentials, "sas_token") or written.get("SharedAccessSignature"),
         **where,
     )
 

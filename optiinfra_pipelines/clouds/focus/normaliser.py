@@ -186,13 +186,15 @@ def _extra(schema: pa.Schema, used: set[str]) -> Value:
 
 
 def _json_object(schema: pa.Schema, names: Iterable[str]) -> str:
-    """A JSON object of the file's columns `names`; numbers that JSON has no word for stand as text."""
+    """A JSON object of the file's columns `names`; numbers that JSON has no word for, or would round, stand as text."""
 
     def value(name: str) -> str:
-        own = column(schema, name)
-        if not pa.types.is_floating(schema.field(name).type):
-            return own
-        return f"CASE WHEN isfinite({own}) THEN to_json({own}) ELSE to_json(CAST({own} AS VARCHAR)) END"
+        own, kind = column(schema, name), schema.field(name).type
+        if pa.types.is_decimal(kind):
+            return f"CAST({own} AS VARCHAR)"
+        if pa.types.is_floating(kind):
+            return f"CASE WHEN isfinite({own}) THEN to_json({own}) ELSE to_json(CAST({own} AS VARCHAR)) END"
+        return own
 
     return f"json_object({', '.join(f'{literal(name)}, {value(name)}' for name in names)})"
 

@@ -83,7 +83,8 @@ class Totals:
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Add the rows of `batch`, which has at least the `columns` that the file has."""
-        found = list(_of_batch(batch, self.columns, self._defaults))
+        with localcontext(_CONTEXT):
+            found = list(_of_batch(batch, self.columns, self._defaults))
         self._months |= _months({start for _, start, _ in found} - self._months.keys())
         for invoice, start, total in found:
             self.by_invoice.setdefault(replace(invoice, billing_period=self._months[start]), Total()).add(total)
@@ -152,12 +153,13 @@ def _number(text: str | None) -> Decimal | None:
     if _DRESSED.fullmatch(plain):
         plain = plain.replace("$", "").replace(",", "")
     try:
-        number = Decimal(plain) if "_" not in plain else Decimal("NaN")
+        number = Decimal(plain)
     except InvalidOperation:
         return None
-    if not number.is_finite() or number.adjusted() >= MONEY_PRECISION - MONEY_SCALE:
+    if "_" in plain or not plain.isascii() or not number.is_finite() or number.adjusted() >= MONEY_PRECISION - MONEY_SCALE:
         return None
-    return number if number == round(number, MONEY_SCALE) else None
+    exact = round(number, MONEY_SCALE)
+    return exact if exact == number else None
 
 
 def _months(starts: Iterable[object]) -> dict[object, str | None]:
