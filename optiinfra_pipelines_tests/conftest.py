@@ -23,6 +23,7 @@ from optiinfra_pipelines.tables import ALL_TABLES
 from optiinfra_pipelines.warehouse.clickhouse import DATABASE_PREFIX, ClickHouseWarehouse
 from optiinfra_pipelines.warehouse.duckdb import DuckDBWarehouse
 from optiinfra_pipelines.warehouse.protocol import Warehouse
+from optiinfra_pipelines_tests.buckets import Bucket
 
 settings.register_profile("suite", derandomize=True, deadline=None)  # the same examples every time
 settings.load_profile("suite")
@@ -93,9 +94,17 @@ def clickhouse_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def s3_url() -> Iterator[str]:
-    """URL of an S3 server that starts without buckets; a test makes one under a name of its own."""
+    """URL of an S3 server, for this pytest process alone."""
     with serve_s3() as url:
         yield url
+
+
+@pytest.fixture
+def bucket(s3_url: str) -> Iterator[Bucket]:
+    """An empty bucket of a name of its own."""
+    bucket = Bucket(s3_url)
+    yield bucket
+    bucket.heal()
 
 
 @pytest.fixture(scope="session")

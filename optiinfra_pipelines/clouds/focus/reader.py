@@ -7,7 +7,9 @@ and neither memory nor disk grows with the bill. Lines that are no rows are kept
 import csv
 import gzip
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,7 @@ from optiinfra_pipelines.clouds.focus.sql import literal
 from optiinfra_pipelines.errors import CollectionError
 
 SCRATCH_BYTES = 1 << 30  # fetched at a time; a single larger object is fetched alone
+_FETCHED_AHEAD = 8
 _CSV_BLOCK = 4 << 20
 _NULLS = ["", "NULL", "null", "Null"]
 
@@ -143,12 +146,24 @@ def row_sets(location: Location, objects: Iterable[StoredObject]) -> Iterator[It
                 raise failures[0]
 
 
+def _fetched(location: Location, objects: Iterable[StoredObject], scratch: Path) -> Iterator[tuple[StoredObject, Path]]:
+    """Each object with its local file, in order; a few are fetched ahead, for a listing can hold thousands."""
+    ahead: deque[tuple[StoredObject, Future[Path]]] = deque()
+    with ThreadPoolExecutor(_FETCHED_AHEAD) as pool:
+        for each in objects:
+            ahead.append((each, pool.submit(location.fetch, each, scratch)))
+            if len(ahead) == _FETCHED_AHEAD:
+                stored, fetching = ahead.popleft()
+                yield stored, fetching.result()
+        for stored, fetching in ahead:
+            yield stored, fetching.result()
+
+
 def _row_sets(
     location: Location, objects: Iterable[StoredObject], scratch: Path, failures: list[CollectionError]
 ) -> Iterator[RowSet]:
     current: RowSet | None = None
-    for stored in objects:
-        path = location.fetch(stored, scratch)
+    for stored, path in _fetched(location, objects, scratch):
         schema = _schema(stored, path)
         held = sum(each.size for each, _ in current.files) if current else 0
         fits = held + stored.size <= SCRATCH_BYTES

@@ -5,18 +5,12 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any
-from uuid import uuid4
 
-import boto3
-import httpx
 import pytest
-from botocore.config import Config
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from pydantic import SecretStr
@@ -25,51 +19,7 @@ from optiinfra_pipelines.clouds.focus.locations import Location, open_location
 from optiinfra_pipelines.customers import BillingSource
 from optiinfra_pipelines.errors import CollectionError
 from optiinfra_pipelines.sandbox.s3_server import serve_s3
-
-SECRET = "wJalrXUtnFEMI/hunter2"
-
-
-class Bucket:
-    """A bucket of the sandbox's S3, and its faults."""
-
-    def __init__(self, url: str, key: str = "AKIATEST") -> None:
-        self.url, self.name = url, f"bills-{uuid4().hex[:8]}"
-        self._client = boto3.client(
-            "s3",
-            endpoint_url=url,
-            region_name="us-east-1",
-            aws_access_key_id=key,
-            aws_secret_access_key=SECRET,
-            config=Config(max_pool_connections=8),
-        )
-        self._client.create_bucket(Bucket=self.name)
-
-    def put(self, **objects: bytes) -> None:
-        """Write objects, whose keys are given with / for a double underscore."""
-        self.put_all({key.replace("__", "/"): body for key, body in objects.items()})
-
-    def put_all(self, objects: dict[str, bytes]) -> None:
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda key: self._client.put_object(Bucket=self.name, Key=key, Body=objects[key]), objects))
-
-    def location(self, prefix: str = "", key: str = "AKIATEST") -> Location:
-        source = BillingSource(location=f"s3://{self.name}/{prefix}", endpoint_url=self.url)
-        credentials = {"access_key_id": SecretStr(key), "secret_access_key": SecretStr(SECRET)}
-        return open_location(source, credentials)
-
-    def fault(self, match: str, **fault: Any) -> None:
-        """Let requests whose "METHOD /path?query" begins with `match` fail."""
-        httpx.post(f"{self.url}/sandbox/faults", json={"match": match, **fault}).raise_for_status()
-
-    def heal(self) -> None:
-        httpx.delete(f"{self.url}/sandbox/faults")
-
-
-@pytest.fixture
-def bucket(s3_url: str) -> Iterator[Bucket]:
-    bucket = Bucket(s3_url)
-    yield bucket
-    bucket.heal()
+from optiinfra_pipelines_tests.buckets import SECRET, Bucket
 
 
 @pytest.fixture(scope="module")
@@ -289,18 +239,19 @@ def google(method: str, path: str) -> Answer:
 
 def azure(method: str, path: str) -> Answer:
     if "comp=list" in path:
-        blob = (
-            f"<Name>bills/a.csv</Name><Properties><Last-Modified>{CHANGED}</Last-Modified><Content-Length>{len(BILL)}"
-        )
-        blob = f"<Blob>{blob}</Content-Length><BlobType>BlockBlob</BlobType></Properties></Blob>"
-        return 200, f"<EnumerationResults><Blobs>{blob}</Blobs></EnumerationResults>".encode(), {}
+        return 200, AZURE_LISTING.encode(), {"Content-Type": "application/xml"}
     if path.endswith("a.csv"):
-        return (
-            200,
-            BILL,
-            {"Last-Modified": CHANGED, "ETag": '"1"', "x-ms-blob-type": "BlockBlob", "x-ms-creation-time": CHANGED},
-        )
+        properties = {"x-ms-blob-type": "BlockBlob", "x-ms-creation-time": CHANGED, "x-ms-server-encrypted": "true"}
+        return 200, BILL, properties | {"Last-Modified": CHANGED, "ETag": '"1"', "Content-Type": "text/csv"}
     return 404, b"", {"x-ms-error-code": "BlobNotFound"}
+
+
+AZURE_LISTING = f"""<?xml version="1.0" encoding="utf-8"?>
+<EnumerationResults ServiceEndpoint="x" ContainerName="container"><Prefix>bills/</Prefix><Blobs><Blob>
+<Name>bills/a.csv</Name><Properties><Creation-Time>{CHANGED}</Creation-Time><Last-Modified>{CHANGED}</Last-Modified>
+<Etag>1</Etag><Content-Length>{len(BILL)}</Content-Length><Content-Type>text/csv</Content-Type>
+<BlobType>BlockBlob</BlobType><LeaseStatus>unlocked</LeaseStatus><LeaseState>available</LeaseState>
+<ServerEncrypted>true</ServerEncrypted></Properties></Blob></Blobs><NextMarker/></EnumerationResults>"""
 
 
 @pytest.fixture(scope="module")
