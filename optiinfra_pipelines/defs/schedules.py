@@ -1,6 +1,7 @@
 """When collecting runs: bills hourly per customer, late restatements as their sources list them, standing checks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from time import monotonic
 
 import dagster as dg
 
@@ -8,9 +9,12 @@ from optiinfra_pipelines.clouds.billing import TABLE_OF, billing_connections, ch
 from optiinfra_pipelines.customers import Customer
 from optiinfra_pipelines.defs.partitions import CUSTOMER_MONTHS, CUSTOMERS, customer_and_period, partition_key
 from optiinfra_pipelines.defs.warehouse_resource import CustomersResource, WarehouseResource
+from optiinfra_pipelines.errors import CollectionError
 from optiinfra_pipelines.tables.contract import Table
+from optiinfra_pipelines.warehouse.protocol import WarehouseError
 from optiinfra_pipelines.windows import BillingPeriod, periods_to_refresh
 
+_LISTING_SECONDS = 40  # of the 60 that a tick has
 _UNDER_WAY = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 
 billing_job = dg.define_asset_job(
@@ -54,16 +58,35 @@ def billing_schedule(
 def restated_bills_sensor(
     context: dg.SensorEvaluationContext, customers: CustomersResource, warehouse: WarehouseResource
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """Months of any age whose files are not the ones loaded: restated late, backdated, or never loaded."""
-    opened = warehouse.open()
-    for customer in customers.load().customers:
+    """Months of any age whose files are not the ones loaded: restated late, backdated, or never loaded.
+
+    A tick lists for at most 40 s and the next one goes on with the customer after; one that cannot be listed is left
+    out with its reason, and its hourly run will fail and say so.
+    """
+    opened, began = warehouse.open(), monotonic()
+    for customer in _from(customers.load().customers, context.cursor):
+        if monotonic() - began > _LISTING_SECONDS:
+            context.update_cursor(customer.id)
+            return
         context.instance.add_dynamic_partitions("customer", [customer.id])
+        try:
+            changed = list(changed_periods(opened, customer))
+        except (CollectionError, WarehouseError) as error:
+            context.log.error(f"{customer.id}: {error}")
+            continue
         due: dict[BillingPeriod, list[Table]] = {}
-        for table, period in changed_periods(opened, customer):
+        for table, period in changed:
             due.setdefault(period, []).append(table)
         for period, tables in due.items():
             if not _under_way(context.instance, customer.id, period):
                 yield _request(customer, period, tables, None)
+    context.update_cursor("")
+
+
+def _from(customers: Sequence[Customer], first: str | None) -> Iterator[Customer]:
+    """The customers from the one with id `first` on; all where there is none such."""
+    ids = [each.id for each in customers]
+    yield from customers[ids.index(first) if first in ids else 0 :]
 
 
 def _request(customer: Customer, period: BillingPeriod, tables: list[Table], run_key: str | None) -> dg.RunRequest:

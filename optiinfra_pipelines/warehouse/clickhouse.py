@@ -309,7 +309,9 @@ class _ClickHouseLoad:
             try:
                 written = _shape_into_files(shaped, rows, Path(scratch))
             except duckdb.Error as error:
-                raise WarehouseError(f"rows for {table.full_name} could not be prepared in {scratch}: {error}") from error
+                raise WarehouseError(
+                    f"rows for {table.full_name} could not be prepared in {scratch}: {error}"
+                ) from error
             self._send(table, sorted(Path(scratch).iterdir()))
         before = self._written.get(table.full_name, (table, 0))[1]
         self._written[table.full_name] = (table, before + written)

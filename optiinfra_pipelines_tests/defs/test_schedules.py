@@ -6,6 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
 from optiinfra_pipelines.defs.partitions import partition_key
 from optiinfra_pipelines.defs.schedules import billing_schedule, customers_sensor, restated_bills_sensor
@@ -109,6 +110,17 @@ def test_a_bill_that_was_never_loaded_is_asked_for_until_it_is_and_again_when_it
     collect_billing(WarehouseResource().open(), FOCUS_BILLING, acme, BillingPeriod("2026-09"))
     assert restated(instance) == []
     (home / "bills" / "2026-09" / "part.csv").write_text(f"{HEADER}\n{ROW}\n{ROW}\n")
+    assert restated(instance) == ["acme|2026-09-01"]
+
+
+def test_a_customer_whose_bills_cannot_be_listed_does_not_hide_the_others(
+    home: Path, instance: dg.DagsterInstance
+) -> None:
+    manifest = home / "export" / "20260901-20261001"
+    manifest.mkdir()
+    (manifest / "report-Manifest.json").write_text("{ not JSON")
+    broken_first = {"customers": yaml.safe_load(CUSTOMERS)["customers"][::-1]}
+    (home / "customers.yaml").write_text(yaml.safe_dump(broken_first))
     assert restated(instance) == ["acme|2026-09-01"]
 
 

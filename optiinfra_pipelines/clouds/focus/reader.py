@@ -8,9 +8,9 @@ import csv
 import gzip
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -138,9 +138,12 @@ def row_sets(location: Location, objects: Iterable[StoredObject]) -> Iterator[It
     raised in place of what DuckDB makes of it where it arose in batches that DuckDB was reading.
     """
     failures: list[CollectionError] = []
-    with TemporaryDirectory(prefix="optiinfra-bill-") as scratch:
+    with (
+        TemporaryDirectory(prefix="optiinfra-bill-") as scratch,
+        closing(_row_sets(location, objects, Path(scratch), failures)) as sets,
+    ):
         try:
-            yield _row_sets(location, objects, Path(scratch), failures)
+            yield sets
         finally:
             if failures:
                 raise failures[0]
@@ -161,7 +164,7 @@ def _fetched(location: Location, objects: Iterable[StoredObject], scratch: Path)
 
 def _row_sets(
     location: Location, objects: Iterable[StoredObject], scratch: Path, failures: list[CollectionError]
-) -> Iterator[RowSet]:
+) -> Generator[RowSet, None, None]:
     current: RowSet | None = None
     for stored, path in _fetched(location, objects, scratch):
         schema = _schema(stored, path)
