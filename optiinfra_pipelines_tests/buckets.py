@@ -1,5 +1,6 @@
 """Buckets of the sandbox's S3 server for tests: objects put in, faults switched on, the location that reads them."""
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
@@ -30,15 +31,17 @@ class Bucket:
         )
         self._client.create_bucket(Bucket=self.name)
 
-    def put(self, **objects: bytes) -> None:
-        """Write objects, whose keys are given with / for a double underscore."""
-        self.put_all({key.replace("__", "/"): body for key, body in objects.items()})
+    def put(self, **objects: str) -> None:
+        """Write objects of text, whose keys are given with a double underscore for each /."""
+        self.put_all({key.replace("__", "/"): body.encode() for key, body in objects.items()})
 
-    def put_all(self, objects: dict[str, bytes]) -> None:
+    def put_all(self, objects: Mapping[str, bytes]) -> None:
+        """Write objects by their keys."""
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda key: self._client.put_object(Bucket=self.name, Key=key, Body=objects[key]), objects))
 
     def location(self, prefix: str = "", key: str = "AKIATEST") -> Location:
+        """The location below `prefix`, read with the access key id `key`."""
         source = BillingSource(location=f"s3://{self.name}/{prefix}", endpoint_url=self.url)
         credentials = {"access_key_id": SecretStr(key), "secret_access_key": SecretStr(SECRET)}
         return open_location(source, credentials)
@@ -48,4 +51,5 @@ class Bucket:
         httpx.post(f"{self.url}/sandbox/faults", json={"match": match, **fault}).raise_for_status()
 
     def heal(self) -> None:
+        """Forget all faults."""
         httpx.delete(f"{self.url}/sandbox/faults")

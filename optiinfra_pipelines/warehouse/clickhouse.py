@@ -6,7 +6,7 @@ A statement that failed for a passing reason is sent again; inserts carry a toke
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
@@ -49,7 +49,11 @@ Result = TypeVar("Result")
 DATABASE_PREFIX = "optiinfra_"
 # Sent as one insert: enough for ClickHouse to write few parts, little enough for it to hold in memory.
 _FILE_BYTES = 32 << 20
+# Rows that DuckDB gathers, per thread, before it writes them: a quarter of its default. With the default wide rows
+# outgrew its memory limit, and spilling them took as long again as all the rest.
+_ROW_GROUP = 30_720
 _SENDERS = 2  # one insert keeps about one core of the server busy
+_LOOK_SECONDS = 0.05  # between looks for files that are ready to be sent
 
 # Codes after which the same statement may succeed. Others are final: sending them again changes nothing.
 TRANSIENT = {
@@ -307,25 +311,39 @@ class _ClickHouseLoad:
         shaped = schema.with_lineage(table, select, self.load_id, self.started_at)
         with TemporaryDirectory(prefix="optiinfra-load-") as scratch:
             try:
-                written = _shape_into_files(shaped, rows, Path(scratch))
+                written = self._shape_and_send(table, shaped, rows, Path(scratch) / "rows")
             except duckdb.Error as error:
                 raise WarehouseError(
                     f"rows for {table.full_name} could not be prepared in {scratch}: {error}"
                 ) from error
-            self._send(table, sorted(Path(scratch).iterdir()))
         before = self._written.get(table.full_name, (table, 0))[1]
         self._written[table.full_name] = (table, before + written)
         return written
 
-    def _send(self, table: Table, files: list[Path]) -> None:
-        with ThreadPoolExecutor(_SENDERS) as senders:
-            sent = []
-            for file in files:
-                self._blocks += 1
-                token = f"{self.load_id}/{self._blocks}"
-                sent.append(senders.submit(self._warehouse.insert_file, table, file, token))
-            for each in sent:
-                each.result()
+    def _shape_and_send(
+        self, table: Table, select: str, rows: pa.Table | pa.RecordBatchReader | None, folder: Path
+    ) -> int:
+        """Send the files of `select`'s rows while DuckDB still writes the next ones; how many rows there were."""
+        with _shaper() as con, ThreadPoolExecutor(1 + _SENDERS) as threads:
+            shaping = threads.submit(_shape_into_files, con, select, rows, folder)
+            sent: list[Future[None]] = []
+            try:
+                for file in _whole_files(folder, shaping):
+                    self._blocks += 1
+                    sent.append(threads.submit(self._send, table, file, f"{self.load_id}/{self._blocks}"))
+                    for each in sent:
+                        if each.done():
+                            each.result()
+                for each in sent:
+                    each.result()
+            finally:  # where one failed, the others need not go on
+                con.interrupt()
+                threads.shutdown(cancel_futures=True)
+            return shaping.result()
+
+    def _send(self, table: Table, file: Path, token: str) -> None:
+        self._warehouse.insert_file(table, file, token)
+        file.unlink()
 
     def verify(self) -> None:
         """LoadConflict where the server does not hold what was sent: another load of the slice cleared it."""
@@ -341,25 +359,54 @@ class _ClickHouseLoad:
         )
 
 
-def _shape_into_files(select: str, rows: pa.Table | pa.RecordBatchReader | None, folder: Path) -> int:
+@contextmanager
+def _shaper() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect(":memory:", config={"preserve_insertion_order": "false", "memory_limit": "1GB"}) as con:
+        con.execute("SET TimeZone = 'UTC'")
+        con.execute(schema.LOAD_SETTINGS)
+        yield con
+
+
+def _shape_into_files(
+    con: duckdb.DuckDBPyConnection, select: str, rows: pa.Table | pa.RecordBatchReader | None, folder: Path
+) -> int:
     """Run `select` in DuckDB and leave its rows in `folder` as Parquet files; how many there were.
 
     Parquet, because its dictionaries are what LowCardinality columns are made of: a tenth of the bytes of Arrow,
     and ClickHouse reads it in half the time.
     """
-    with duckdb.connect(":memory:", config={"preserve_insertion_order": "false", "memory_limit": "1GB"}) as con:
-        con.execute("SET TimeZone = 'UTC'")
-        con.execute(schema.LOAD_SETTINGS)
-        if rows is not None:
-            con.register("source", rows)
-        copied = con.execute(
-            f"COPY ({select}) TO {schema.quoted(str(folder / 'rows'))}"
-            f" (FORMAT parquet, COMPRESSION lz4_raw, WRITE_BLOOM_FILTER false, FILE_SIZE_BYTES {_FILE_BYTES})"
-        ).fetchone()
-    for file in (folder / "rows").iterdir():
-        file.rename(folder / file.name)
-    (folder / "rows").rmdir()
+    if rows is not None:
+        con.register("source", rows)
+    copied = con.execute(
+        f"COPY ({select}) TO {schema.quoted(str(folder))} (FORMAT parquet, COMPRESSION lz4_raw,"
+        f" WRITE_BLOOM_FILTER false, ROW_GROUP_SIZE {_ROW_GROUP}, FILE_SIZE_BYTES {_FILE_BYTES})"
+    ).fetchone()
     return int(copied[0]) if copied else 0
+
+
+def _whole_files(folder: Path, shaping: Future[int]) -> Iterator[Path]:
+    """The files in `folder`, each once it is complete, until `shaping` ends; what it failed of is raised."""
+    given: set[Path] = set()
+    over = False
+    while not over:
+        over = bool(wait([shaping], _LOOK_SECONDS).done)
+        if over:
+            shaping.result()
+        for file in sorted(set(folder.glob("*.parquet")) - given):
+            if over or _is_whole(file):
+                given.add(file)
+                yield file
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether the Parquet file has its footer, which is written last."""
+    import pyarrow.parquet as pq
+
+    try:
+        pq.read_metadata(file)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def error_code(error: BaseException) -> int | None:

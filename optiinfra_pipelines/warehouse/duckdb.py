@@ -109,7 +109,7 @@ class DuckDBWarehouse:
         schema.require_kind(table, Kind.SLICED)
         with self._transaction() as con:
             con.execute(schema.LOAD_SETTINGS)
-            load = _DuckDBLoad(con, table)
+            load = _DuckDBLoad(con, table, self.path)
             yield load
             event = ledger_event(load, table, slice, "committed", load.rows, self.run_id)
             _insert(con, LOADS, event, "SELECT * FROM source")
@@ -200,20 +200,24 @@ class _Transaction:
 
 
 class _DuckDBLoad:
-    def __init__(self, con: duckdb.DuckDBPyConnection, table: Table) -> None:
+    def __init__(self, con: duckdb.DuckDBPyConnection, table: Table, path: Path) -> None:
         self.started_at = datetime.now(UTC)
         self.load_id = new_load_id(self.started_at)
         self.summary = LoadSummary()
         self.rows = 0
         self._con = con
         self._table = table
+        self._path = path
 
     def insert(
         self, rows: pa.Table | pa.RecordBatchReader | None, *, into: Table | None = None, select: str | None = None
     ) -> int:
         table = into or self._table
         shaped = schema.with_lineage(table, select, self.load_id, self.started_at)
-        written = _insert(self._con, table, rows, shaped)
+        try:
+            written = _insert(self._con, table, rows, shaped)
+        except duckdb.Error as error:
+            raise WarehouseError(_advice(self._path, error)) from error
         if table is self._table:
             self.rows += written
         return written

@@ -1,34 +1,37 @@
 """The bill that the benchmarks load: one month of an AWS FOCUS 1.2 export, of any number of rows, the same each time.
 
-Values are hashes of the row's number, so no two rows compress alike: many resources, each with tags of its own, many
-prices, amounts of ten decimals as doubles, a fifth covered by a savings plan, one row in a hundred a tax or a credit.
+Values are hashes of the row's number, so rows stand in no order that compresses or loads well: 50,000 resources with
+tags of their own, thousands of prices, amounts of ten decimals as doubles, of which real bills print a third below
+0.0001; a fifth covered by a savings plan, one row in a hundred a tax or a credit.
 """
 
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from pathlib import Path
 
 import duckdb
 
-ROWS_PER_FILE = 1_000_000  # AWS cuts its exports into files of about this many
 MONTH = "2026-10"
+ROWS_PER_FILE = {"parquet": 1_000_000, "csv.gz": 250_000}  # several files of each, so that any reader can use all cores
 _RESOURCES = 50_000
 
-_ATTRIBUTES = f"""
-SELECT n, draw(n) % {_RESOURCES} AS resource, draw(n + 11) AS chance, draw(n + 12) % 744 AS hour,
+_LINE = f"""
+SELECT draw(n) % {_RESOURCES} AS resource, draw(n + 11) AS chance, draw(n + 12) % 744 AS hour,
     round(1e-8 * (draw(n + 13) % 100000000), 8) AS fraction
 FROM range($first, $last) AS line(n)
 """
+# An application runs in one account per environment and in two regions, on any service.
 _RESOURCE = """
-SELECT *, draw(resource + 21) % 12 AS service, draw(resource + 22) % 8 AS region, draw(resource + 23) % 60 AS account,
-    draw(resource + 24) % 40 AS application, draw(resource + 25) % 3000 AS sku,
+SELECT *, draw(resource + 21) % 12 AS service, draw(resource + 22) % 40 AS application,
+    draw(resource + 23) % 3 AS environment, draw(resource + 24) % 2 AS place_of_two, draw(resource + 25) % 3000 AS sku,
     CASE WHEN chance % 200 = 0 THEN 'Tax' WHEN chance % 200 = 1 THEN 'Credit' ELSE 'Usage' END AS category
 FROM line
 """
-# A quarter of the prices are per request: below a millionth, as those of object stores and queues are.
+# A quarter of the prices are per request: a millionth and less, as those of object stores and queues are.
 _PRICED = """
 SELECT *, category = 'Usage' AS usage, category = 'Usage' AND chance % 5 = 0 AS covered,
+    3 * application + environment AS account, (application + 3 * place_of_two) % 8 AS region,
     CASE WHEN chance % 3 = 0 THEN 1.0 ELSE fraction END AS quantity,
-    CASE WHEN service % 4 = 0 THEN round(1e-9 * (100 + draw(sku + 31) % 9900), 9)
+    CASE WHEN service % 4 = 1 THEN round(1e-9 * (100 + draw(sku + 31) % 9900), 9)
         ELSE round(1e-6 * (1000 + draw(sku + 31) % 9000000), 6) END AS price
 FROM resource
 """
@@ -48,7 +51,7 @@ FROM priced
 _COLUMNS = """
     CASE WHEN service % 3 = 0 THEN place || chr(CAST(97 + resource % 3 AS INTEGER)) END AS AvailabilityZone,
     CASE WHEN covered THEN 0.0 ELSE contracted END AS BilledCost,
-    '123456789012' AS BillingAccountId, 'Acme Corporation' AS BillingAccountName, 'BillingAccount' AS BillingAccountType,
+    '123456789012' AS BillingAccountId, 'Acme' AS BillingAccountName, 'BillingAccount' AS BillingAccountType,
     'USD' AS BillingCurrency, TIMESTAMP '2026-11-01' AS BillingPeriodEnd, TIMESTAMP '2026-10-01' AS BillingPeriodStart,
     CAST(NULL AS VARCHAR) AS CapacityReservationId, CAST(NULL AS VARCHAR) AS CapacityReservationStatus,
     category AS ChargeCategory, CAST(NULL AS VARCHAR) AS ChargeClass,
@@ -88,14 +91,14 @@ _COLUMNS = """
     CASE WHEN usage THEN upper(substr(md5(CAST(sku AS VARCHAR)), 1, 16)) || '.JRTCKXETXF.6YS6EN2CT7' END AS SkuPriceId,
     CAST(account_id AS VARCHAR) AS SubAccountId, 'team-' || account AS SubAccountName, 'Account' AS SubAccountType,
     CASE WHEN usage AND resource % 7 > 0 THEN '{"application":"app-' || application || '","environment":"'
-        || ['prod', 'staging', 'dev'][1 + application % 3] || '","Name":"node-' || resource || '","CostCenter":"'
+        || ['prod', 'staging', 'dev'][1 + environment] || '","Name":"node-' || resource || '","CostCenter":"'
         || account % 25 || '","aws:createdBy":"AssumedRole:AROA' || draw(resource) || '"}' END AS Tags,
     CASE WHEN covered THEN '{"negotiated":' || round(list - contracted, 10) || '}' ELSE '{}' END AS "x_Discounts",
     CASE WHEN usage THEN ['RunInstances', 'PutObject', 'Invoke', 'GetItem'][1 + sku % 4] END AS "x_Operation",
     replace(name, ' ', '') AS "x_ServiceCode"
 """
 _BILL = (
-    f"WITH line AS ({_ATTRIBUTES}), resource AS ({_RESOURCE}), priced AS ({_PRICED}), costed AS ({_COSTED})"
+    f"WITH line AS ({_LINE}), resource AS ({_RESOURCE}), priced AS ({_PRICED}), costed AS ({_COSTED})"
     f" SELECT {_COLUMNS} FROM costed"
 )
 _FORMATS = {
@@ -104,18 +107,21 @@ _FORMATS = {
 }
 
 
-def write_bill(folder: Path, rows: int, extension: str, month: str = MONTH) -> Path:
-    """Write `rows` charges below `folder` as files of `extension`, parquet or csv.gz; the folder that holds them.
+def files_of(bill: str) -> Path:
+    """The folder with the files of the bill in the folder `bill`, named after its month as AWS names it."""
+    return Path(bill) / f"BILLING_PERIOD={MONTH}"
 
-    Times are of October 2026, or of `month` ('YYYY-MM') as far as it has such days.
-    """
-    place = folder / extension.replace(".", "_") / str(rows) / f"BILLING_PERIOD={month}"
-    place.mkdir(parents=True, exist_ok=True)
+
+def write_bill(bill: str, rows: int, extension: str) -> Mapping[str, float]:
+    """Task: write `rows` charges into the folder `bill` as files of `extension`, parquet or csv.gz; their bytes."""
+    place = files_of(bill)
+    place.mkdir(parents=True)
+    step = ROWS_PER_FILE[extension]
     with duckdb.connect(config={"preserve_insertion_order": "false"}) as con:
         con.execute("SET enable_progress_bar = false")
         con.execute("CREATE MACRO draw(n) AS CAST(hash(n) >> 1 AS BIGINT)")
-        for number, first in enumerate(range(0, rows, ROWS_PER_FILE), 1):
+        for number, first in enumerate(range(0, rows, step), 1):
             file = place / f"acme-{number:05d}.{extension}"
-            span = {"first": first, "last": min(first + ROWS_PER_FILE, rows)}
+            span = {"first": first, "last": min(first + step, rows)}
             con.execute(f"COPY ({_BILL}) TO '{file}' ({_FORMATS[extension]})", span)
-    return place.parent
+    return {"bytes": sum(file.stat().st_size for file in place.iterdir())}

@@ -97,9 +97,16 @@ AWS_OCTOBER = [
 # A cheaper first hour, no credit any more, and every charge is on an invoice.
 AWS_OCTOBER_RESTATED = [
     AWS_OCTOBER[0] | {"BilledCost": "1.05", "EffectiveCost": "1.05"},
-    *(row | {"InvoiceId": row["InvoiceId"] or "INV-10"} for row in AWS_OCTOBER[1:] if row["ChargeCategory"] != "Credit"),
+    *(
+        row | {"InvoiceId": row["InvoiceId"] or "INV-10"}
+        for row in AWS_OCTOBER[1:]
+        if row["ChargeCategory"] != "Credit"
+    ),
 ]
-GCP_OCTOBER = [charge({"ProviderName": "Google Cloud"}), charge({"ProviderName": "Google Cloud"}, costs("2", "2", "2", "2"))]
+GCP_OCTOBER = [
+    charge({"ProviderName": "Google Cloud"}),
+    charge({"ProviderName": "Google Cloud"}, costs("2", "2", "2", "2")),
+]
 SAAS_SEPTEMBER = [charge(_SEPTEMBER, _OPENAI)]
 SAAS_OCTOBER = [charge(_OPENAI), charge(_AZURE)]
 SAAS_REJECTED = [

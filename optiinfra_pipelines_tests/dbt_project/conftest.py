@@ -181,7 +181,9 @@ def _collect(warehouse: Warehouse) -> None:
     warehouse.append(COLLECTION_RUNS, pa.Table.from_pylist(attempts, schema=COLLECTION_RUNS.arrow_schema))
 
 
-def _attempt(customer_id: str, connection_id: str, period: datetime, *, hours_ago: int, **result: Any) -> dict[str, Any]:
+def _attempt(
+    customer_id: str, connection_id: str, period: datetime, *, hours_ago: int, **result: Any
+) -> dict[str, Any]:
     attempt = {
         "customer_id": customer_id,
         "connection_id": connection_id,

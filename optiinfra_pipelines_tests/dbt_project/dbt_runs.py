@@ -21,7 +21,9 @@ class Dbt:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Begin a command; its standard output says what it does, line by line."""
         command = [sys.executable, "-m", "dbt.cli.main", "--no-use-colors", *arguments]
-        return subprocess.Popen(command, env=self._variables(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(
+            command, env=self._variables(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
 
     def run(self, *arguments: str) -> str:
         """Run a command and return what it said; AssertionError, with its last words, where it failed."""

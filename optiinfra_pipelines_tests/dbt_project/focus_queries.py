@@ -35,12 +35,13 @@ def _statements(path: Path) -> dict[str, str]:
 
 
 def translated(sql: str, read: str, engine: Engine, marts: str, *, limited: bool) -> str:
-    """`sql` for `engine` on `marts`.focus_1_2; sqlglot.ParseError where it is no SQL. Without its LIMIT unless `limited`.
+    """`sql` for `engine` on `marts`.focus_1_2, without its LIMIT unless `limited`; sqlglot.ParseError for no SQL.
 
     1. The table and its columns get their names: `BillingAccountID` is BillingAccountId (ClickHouse tells them apart).
     2. A `?` becomes a value that fits the column it stands beside; within a JSON path, a tag's key.
     3. Tags["key"] and MySQL's JSON functions become the engine's.
-    4. On ClickHouse an alias does not hide a column in WHERE, as in every other SQL: that is a setting there.
+    4. On ClickHouse a decimal divided by zero is an error, elsewhere it is null: the divisor becomes null there.
+    5. On ClickHouse an alias does not hide a column in WHERE, as in every other SQL: that is a setting there.
     """
     text = sql.replace("'$.?'", f"'$.{TAG}'").replace("'$.' || ?", f"'$.{TAG}'")
     tree = sqlglot.parse_one(text, dialect=read)
@@ -49,7 +50,10 @@ def translated(sql: str, read: str, engine: Engine, marts: str, *, limited: bool
     tree = tree.transform(_with_json_functions).transform(_with_names, marts).transform(_with_value)
     if engine == "duckdb":
         return tree.sql("duckdb")
-    return tree.transform(_empty_as_null).sql("clickhouse") + " SETTINGS prefer_column_name_to_alias = 1"
+    return (
+        tree.transform(_empty_as_null).transform(_zero_as_null).sql("clickhouse")
+        + " SETTINGS prefer_column_name_to_alias = 1"
+    )
 
 
 def _with_json_functions(node: exp.Expression) -> exp.Expression:
@@ -68,7 +72,8 @@ def _with_json_functions(node: exp.Expression) -> exp.Expression:
 
 
 def _json_text(column: exp.Expression, path: str) -> exp.Expression:
-    return exp.JSONExtractScalar(this=column.copy(), expression=sqlglot.parse_one(f"x -> '{path}'", "duckdb").expression)
+    arrow = sqlglot.parse_one(f"x -> '{path}'", "duckdb")
+    return exp.JSONExtractScalar(this=column.copy(), expression=arrow.expression)
 
 
 def _with_names(node: exp.Expression, marts: str) -> exp.Expression:
@@ -96,4 +101,11 @@ def _empty_as_null(node: exp.Expression) -> exp.Expression:
     """ClickHouse extracts an empty text where the others extract null."""
     if isinstance(node, exp.JSONExtractScalar) and not isinstance(node.parent, exp.Nullif):
         return exp.Nullif(this=node.copy(), expression=exp.Literal.string(""))
+    return node
+
+
+def _zero_as_null(node: exp.Expression) -> exp.Expression:
+    if isinstance(node, exp.Div) and not isinstance(node.expression, exp.Nullif):
+        divisor = exp.Nullif(this=exp.paren(node.expression.copy()), expression=exp.Literal.number(0))
+        return exp.Div(this=node.this.copy(), expression=divisor)
     return node

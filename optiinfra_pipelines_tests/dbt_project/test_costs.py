@@ -180,7 +180,11 @@ def test_currencies_never_share_a_row(history: History) -> None:
 
 def test_staging_billing_shows_what_the_warehouse_calls_current(history: History) -> None:
     warehouse = history.target.warehouse
-    current = [row for table in BILLING_TABLES for row in warehouse.query(f"SELECT * FROM {warehouse.current(table)} t").to_pylist()]
+    current = [
+        row
+        for table in BILLING_TABLES
+        for row in warehouse.query(f"SELECT * FROM {warehouse.current(table)} t").to_pylist()
+    ]
     assert history.after["refreshed"]["staging.billing"] == sorted(current, key=repr)
 
 

@@ -11,7 +11,9 @@ from optiinfra_pipelines_tests.dbt_project.dbt_runs import Dbt
 pytestmark = pytest.mark.xdist_group("dbt")
 
 
-def test_a_row_lost_from_a_raw_table_fails_the_tests_that_count_and_sum(duckdb_history: History, tmp_path: Path) -> None:
+def test_a_row_lost_from_a_raw_table_fails_the_tests_that_count_and_sum(
+    duckdb_history: History, tmp_path: Path
+) -> None:
     path = tmp_path / "warehouse.duckdb"
     path.write_bytes(duckdb_history.target.warehouse.path.read_bytes())
     with duckdb.connect(str(path)) as con:

@@ -1,6 +1,7 @@
 """The use cases that FOCUS publishes run on marts.focus_1_2, with the same answers on both engines."""
 
 from decimal import Decimal
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ INVALID = {
     "report_service_costs_by_providers_subaccount": "ORDER BY a column that is not in GROUP BY",
     "identify_unused_commitments": "SELECT of a column that is not in GROUP BY",
 }
+# Runs on both, with other answers: it casts quantities to DECIMAL(10, 2), which DuckDB rounds and ClickHouse cuts off.
+ROUNDED = {"calculate_unit_economics"}
 
 
 def varied_charges() -> list[Row]:
@@ -100,6 +103,8 @@ def _order(row: tuple[Any, ...]) -> list[str]:
 
 
 def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, float) and isnan(a):
+        return b is None  # nothing divided by nothing
     if isinstance(a, float) or isinstance(b, float):
         return a is not None and b is not None and float(a) == pytest.approx(float(b), rel=1e-9)
     return bool(a == b)
@@ -124,8 +129,9 @@ def refusals(targets: tuple[Target, Target], statements: dict[str, str], read: s
 def test_published_use_cases_run_alike_on_both_engines(targets: tuple[Target, Target], use_cases: Path) -> None:
     statements = published(use_cases)
     wrong = refusals(targets, statements, "mysql")
-    assert wrong.keys() == INVALID.keys(), wrong
-    assert len(statements) - len(wrong) == 22
+    assert wrong.keys() == INVALID.keys() | ROUNDED, wrong
+    assert "ClickHouse [" in wrong["calculate_unit_economics"]
+    assert len(statements) - len(wrong) == 21
 
 
 def test_adjusted_use_cases_run_alike_on_both_engines(targets: tuple[Target, Target], use_cases: Path) -> None:

@@ -116,12 +116,9 @@ def test_focus_1_2_has_the_columns_of_focus_1_2(history: History) -> None:
     assert names == [*(column.name for column in FOCUS_1_2), "x_customer_id", "x_provider", "x_connection_id"]
 
 
-def test_descriptions_are_kept_in_the_warehouse(history: History) -> None:
-    warehouse = history.target.warehouse
-    found = warehouse.query(
+def test_descriptions_are_kept_in_the_embedded_warehouse(duckdb_history: History) -> None:
+    found = duckdb_history.target.warehouse.query(
         "SELECT comment FROM duckdb_columns() WHERE schema_name = 'marts' AND column_name = 'charge_day'"
-        if warehouse.engine == "duckdb"
-        else "SELECT comment FROM system.columns WHERE database = 'optiinfra_marts' AND name = 'charge_day'"
     ).to_pylist()
     assert [row["comment"] for row in found] == [
         "UTC day of ChargePeriodStart. A charge that spans more than a day stays on its first."

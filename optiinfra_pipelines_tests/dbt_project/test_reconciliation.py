@@ -21,7 +21,15 @@ def lines(history: History, customer_id: str, connection_id: str, *columns: str)
 
 def test_a_bill_without_rejected_rows_reconciles_invoice_by_invoice(history: History) -> None:
     found = lines(
-        history, "acme", "aws-main", "billing_period", "invoice_id", "currency", "source_rows", "warehouse_rows", "status"
+        history,
+        "acme",
+        "aws-main",
+        "billing_period",
+        "invoice_id",
+        "currency",
+        "source_rows",
+        "warehouse_rows",
+        "status",
     )
     assert found == {
         ("2026-09", "INV-9", "USD", 2, 2, "reconciled"),

@@ -138,9 +138,14 @@ def test_a_load_through_dropped_connections_is_whole_and_written_once(
 def test_a_load_that_loses_its_server_for_good_is_not_seen(faulty: ClickHouseWarehouse, faults: Faults) -> None:
     with faulty.replace_slice(REJECTED_ROWS, "acme/main/2026-10") as load:
         load.insert(rows("old", 3))
-    with pytest.raises(WarehouseBusy), faulty.replace_slice(REJECTED_ROWS, "acme/main/2026-10") as load:
-        load.insert(rows("new", 4))
-        faults.add("INSERT INTO optiinfra_raw.loads", times=99, drop="before")
+
+    def lose_the_server_before_committing() -> None:
+        with faulty.replace_slice(REJECTED_ROWS, "acme/main/2026-10") as load:
+            load.insert(rows("new", 4))
+            faults.add("INSERT INTO optiinfra_raw.loads", times=99, drop="before")
+
+    with pytest.raises(WarehouseBusy):
+        lose_the_server_before_committing()
     faults.clear()
     assert seen(faulty) == {"old": 3}
 

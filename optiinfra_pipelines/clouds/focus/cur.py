@@ -172,24 +172,27 @@ def _costs(report: _Report, kind: str) -> dict[str, Value]:
     used = report.money("savings_plan_used_commitment")
     upfront = report.money("reservation_unused_amortized_upfront_fee_for_billing_period")
     recurring = report.money("reservation_unused_recurring_fee")
-    effective = (
-        f"CASE {kind} WHEN 'SavingsPlanCoveredUsage' THEN {covered.sql}"
-        f" WHEN 'SavingsPlanRecurringFee' THEN coalesce({committed.sql}, 0) - coalesce({used.sql}, 0)"
-        f" WHEN 'SavingsPlanNegation' THEN 0 WHEN 'SavingsPlanUpfrontFee' THEN 0"
-        f" WHEN 'DiscountedUsage' THEN {reserved.sql}"
-        f" WHEN 'RIFee' THEN coalesce({upfront.sql}, 0) + coalesce({recurring.sql}, 0) ELSE {billed.sql} END"
-    )
-    parts = tuple(
-        refusal
-        for each in (billed, covered, reserved, committed, used, upfront, recurring)
-        for refusal in each.part().refuse
+    amortised: dict[str, tuple[str, tuple[Value, ...]]] = {
+        "SavingsPlanCoveredUsage": (covered.sql, (covered,)),
+        "SavingsPlanRecurringFee": (f"coalesce({committed.sql}, 0) - coalesce({used.sql}, 0)", (committed, used)),
+        "SavingsPlanNegation": ("0", ()),
+        "SavingsPlanUpfrontFee": ("0", ()),
+        "DiscountedUsage": (reserved.sql, (reserved,)),
+        "RIFee": (f"coalesce({upfront.sql}, 0) + coalesce({recurring.sql}, 0)", (upfront, recurring)),
+    }
+    cases = " ".join(f"WHEN {literal(name)} THEN {sql}" for name, (sql, _) in amortised.items())
+    unreadable = tuple(  # where it is used; some tools print None into columns of other types of line items
+        (f"{kind} = {literal(name)} AND {condition}", what)
+        for name, (_, values) in amortised.items()
+        for value in values
+        for condition, what in value.part().refuse
     )
     rate, listed = report.money("pricing_public_on_demand_rate"), report.money("pricing_public_on_demand_cost")
     own_rate, amount = report.money("line_item_unblended_rate"), report.money("line_item_usage_amount")
     priced = f"{kind} NOT IN ('Tax', 'Credit', 'Refund', 'SavingsPlanNegation')"
     return {
         "BilledCost": billed,
-        "EffectiveCost": Value(f"CAST({effective} AS DECIMAL(38,21))", parts),
+        "EffectiveCost": Value(f"CAST(CASE {kind} {cases} ELSE {billed.sql} END AS DECIMAL(38,21))", unreadable),
         "ListCost": Value(f"coalesce({listed.sql}, {billed.sql})", listed.part().refuse),
         "ListUnitPrice": Value(f"CASE WHEN {priced} THEN {rate.sql} END", rate.part().refuse),
         "ContractedCost": billed,

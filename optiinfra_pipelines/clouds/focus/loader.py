@@ -1,6 +1,6 @@
 """One billing period of one connection, from its files into the warehouse: the place where the parts meet."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -17,7 +17,7 @@ from optiinfra_pipelines.errors import CollectionError
 from optiinfra_pipelines.tables.contract import Table
 from optiinfra_pipelines.tables.operations import LOADS, REJECTED_ROWS, SOURCE_TOTALS
 from optiinfra_pipelines.warehouse.ledger import COMMITTED
-from optiinfra_pipelines.warehouse.protocol import Load, Warehouse
+from optiinfra_pipelines.warehouse.protocol import Load, Warehouse, WarehouseError
 from optiinfra_pipelines.windows import BillingPeriod
 
 _RAGGED = "line: has more or fewer fields than the header"
@@ -195,7 +195,13 @@ def _load_unplaced(
 def _load_rows(load: Load, table: Table, rows: RowSet, origin: Origin, tally: _Tally) -> None:
     plan = normalise(rows.schema, origin, rows.relation)
     totals = Totals(rows.schema.names, origin.defaults)
-    accepted = _insert_accepted(load, rows, plan.accepted, totals)
+    if rows.is_parquet:  # the source's own digits are summed meanwhile: of Parquet beside it, of CSV as it passes
+        with ThreadPoolExecutor(1) as beside:
+            summing = beside.submit(totals.add_all, rows.columns(totals.columns.values()))
+            accepted = _insert(load, rows, plan.accepted)
+            summing.result()
+    else:
+        accepted = _insert(load, rows, plan.accepted, watch=totals.add)
     expected = rows.row_count if origin.period is None else totals.rows_of(str(origin.period))
     rejected = _insert_rejected(load, table, rows, plan.rejected) if accepted < expected else 0
     if accepted + rejected != expected:
@@ -209,20 +215,23 @@ def _load_rows(load: Load, table: Table, rows: RowSet, origin: Origin, tally: _T
     tally.add(_Tally(accepted, rejected, set(plan.columns_present), {plan.version}, totals.by_invoice))
 
 
-def _insert_accepted(load: Load, rows: RowSet, select: str, totals: Totals) -> int:
-    """Insert the good rows, and sum the source's own digits meanwhile: of CSV as it passes, of Parquet beside it."""
-    if not rows.is_parquet:
-        return load.insert(rows.rows(totals.add), select=select)
-    with ThreadPoolExecutor(1) as beside:
-        summing = beside.submit(totals.add_all, rows.columns(totals.columns.values()))
-        accepted = load.insert(None, select=select)
-        summing.result()
-    return accepted
-
-
 def _insert_rejected(load: Load, table: Table, rows: RowSet, select: str) -> int:
-    named = f"SELECT *, '{table.full_name}' AS table_name FROM ({select})"
-    return load.insert(rows.rows(), into=REJECTED_ROWS, select=named)
+    return _insert(load, rows, f"SELECT *, '{table.full_name}' AS table_name FROM ({select})", into=REJECTED_ROWS)
+
+
+def _insert(
+    load: Load,
+    rows: RowSet,
+    select: str,
+    *,
+    into: Table | None = None,
+    watch: Callable[[pa.RecordBatch], None] | None = None,
+) -> int:
+    try:
+        return load.insert(rows.rows(watch), into=into, select=select)
+    except WarehouseError:
+        rows.check()  # is it the file's fault?
+        raise
 
 
 def _insert_ragged(load: Load, table: Table, rows: RowSet, origin: Origin) -> int:

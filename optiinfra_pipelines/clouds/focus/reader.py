@@ -84,11 +84,18 @@ class RowSet:
         import pyarrow.parquet as pq
 
         wanted = list(names) or self.schema.names[:1]  # of none, the number of rows is still wanted
+        self.ragged.clear()
         for stored, path in self.files:
             if self.is_parquet:
-                yield from pq.ParquetFile(path).iter_batches(batch_size=1 << 17, columns=wanted)
+                with _malformed(stored, "a Parquet file"):
+                    yield from pq.ParquetFile(path).iter_batches(batch_size=1 << 17, columns=wanted)
             else:
-                yield from (batch.select(wanted) for batch, _ in _csv_batches(stored, path, []))
+                yield from (batch.select(wanted) for batch, _ in _csv_batches(stored, path, self.ragged))
+
+    def check(self) -> None:
+        """Read everything; CollectionError names the file that cannot be read. For finding out why a load failed."""
+        for _ in self.columns(self.schema.names):
+            pass
 
     @property
     def row_count(self) -> int:

@@ -156,7 +156,9 @@ def _number(text: str | None) -> Decimal | None:
         number = Decimal(plain)
     except InvalidOperation:
         return None
-    if "_" in plain or not plain.isascii() or not number.is_finite() or number.adjusted() >= MONEY_PRECISION - MONEY_SCALE:
+    if "_" in plain or not plain.isascii() or not number.is_finite():
+        return None
+    if number.adjusted() >= MONEY_PRECISION - MONEY_SCALE:
         return None
     exact = round(number, MONEY_SCALE)
     return exact if exact == number else None

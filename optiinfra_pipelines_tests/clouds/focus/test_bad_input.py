@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -24,7 +25,7 @@ from optiinfra_pipelines_tests.focus_files import (
     write_parquet,
 )
 
-WRITERS = {"csv": write_csv, "parquet": write_parquet}
+WRITERS: dict[str, Callable[..., Path]] = {"csv": write_csv, "parquet": write_parquet}
 HOSTILE = "'; DROP TABLE raw.focus_billing; DELETE FROM optiinfra_raw.loads; -- \" \\ $x {y:String} %s"
 
 
@@ -56,7 +57,7 @@ def test_sql_in_values_names_and_paths_is_stored_and_never_run(warehouse: Wareho
 
 def test_columns_called_like_the_loaders_own_do_not_confuse_it(warehouse: Warehouse, tmp_path: Path, kind: str) -> None:
     names = ["x_source", "x_row_number", "x_load_id", "x_extra", "source", "c0", "=BilledCost", '"="', "billedcost"]
-    path = WRITERS[kind](tmp_path / f"2026-10/a.{kind}", [focus_row() | {name: "mine" for name in names}])
+    path = WRITERS[kind](tmp_path / f"2026-10/a.{kind}", [focus_row() | dict.fromkeys(names, "mine")])
     loaded = load(warehouse, tmp_path)
     [row] = billing(warehouse, "x_source", "x_row_number", "x_load_id", "x_extra", "BilledCost")
     assert json.loads(row.pop("x_extra")) == dict.fromkeys(names, "mine")

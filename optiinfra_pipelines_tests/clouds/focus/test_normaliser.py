@@ -1,7 +1,7 @@
 """Columns as bills happen to have them become the contract's, and every row is accepted or rejected with a reason."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -58,7 +58,7 @@ class Bill:
         return [json.loads(row["payload"], parse_constant=pytest.fail) for row in self._rows(self.plan.rejected)]
 
 
-def bill(con: duckdb.DuckDBPyConnection, *rows: dict[str, str | None], **origin: Any) -> Bill:
+def bill(con: duckdb.DuckDBPyConnection, *rows: Mapping[str, str | None], **origin: Any) -> Bill:
     columns = {name: pa.array([row[name] for row in rows], pa.string()) for name in rows[0]}
     return Bill(con, pa.table(columns), **origin)
 
@@ -390,8 +390,10 @@ def test_a_report_of_the_newer_kind_has_its_tags_in_one_map(con: duckdb.DuckDBPy
     assert json.loads(row["Tags"]) == {"user_team": "blue"}
 
 
-def test_a_number_that_cannot_be_read_anywhere_in_an_amortised_cost_rejects_the_line(
+def test_a_number_that_cannot_be_read_rejects_the_line_whose_amortised_cost_needs_it_and_no_other(
     con: duckdb.DuckDBPyConnection,
 ) -> None:
-    found = bill(con, LINE | {"savingsPlan/UsedCommitment": "much"})
-    assert found.rejected == [(1, "EffectiveCost: is not a number with at most 17 digits before the point")]
+    line = LINE | {"savingsPlan/UsedCommitment": "None"}
+    found = bill(con, line, line | {"lineItem/LineItemType": "SavingsPlanRecurringFee"})
+    assert [row["x_row_number"] for row in found.accepted] == [1]
+    assert found.rejected == [(2, "EffectiveCost: is not a number with at most 17 digits before the point")]

@@ -194,6 +194,7 @@ def test_a_parquet_file_without_rows_is_a_set_without_rows(tmp_path: Path) -> No
         ("a.parquet", b"", "is not a Parquet file or is truncated"),
         ("a.parquet", b"PAR1 and then nothing", "is not a Parquet file or is truncated"),
     ],
+    ids=["empty", "blank", "doubled", "latin", "binary", "late", "cut", "garbage", "no parquet", "half a parquet"],
 )
 def test_a_file_that_is_no_bill_is_named_with_what_is_wrong(
     tmp_path: Path, name: str, content: bytes, said: str

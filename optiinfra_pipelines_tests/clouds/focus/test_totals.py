@@ -1,6 +1,6 @@
 """Totals: the source's own digits, summed exactly by code that shares no cast with the loading of rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal, localcontext
 from random import Random
@@ -25,7 +25,7 @@ def totals_of(*batches: pa.RecordBatch, **defaults: str) -> dict[Invoice, Total]
     return totals.by_invoice
 
 
-def text_batch(*rows: dict[str, str | None]) -> pa.RecordBatch:
+def text_batch(*rows: Mapping[str, str | None]) -> pa.RecordBatch:
     return pa.record_batch({name: pa.array([row[name] for row in rows], pa.string()) for name in rows[0]})
 
 
