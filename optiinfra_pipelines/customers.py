@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -37,16 +38,39 @@ customers:
 
 Item = TypeVar("Item")
 Provider = Literal["aws", "gcp", "azure", "vultr", "focus"]
-Collect = Literal["billing"]
+Collect = Literal["billing", "metrics", "inventory", "prices"]
 Layout = Literal["aws_data_export", "aws_cur", "azure_export", "files"]
 
+_AWS = ("access_key_id", "secret_access_key", "session_token", "role_arn")
+_BLOB = ("account_name", "account_key", "sas_token", "connection_string")
+_AZURE = ("tenant_id", "client_id", "client_secret")
+# What a billing location may need, by its scheme. The last four are bills that an API tells, not files.
 CREDENTIALS: Mapping[str, tuple[str, ...]] = {
-    "s3": ("access_key_id", "secret_access_key", "session_token", "role_arn"),
+    "s3": _AWS,
     "gs": ("service_account_json",),
-    "az": ("account_name", "account_key", "sas_token", "connection_string"),
-    "abfss": ("account_name", "account_key", "sas_token", "connection_string"),
+    "az": _BLOB,
+    "abfss": _BLOB,
     "": (),
+    "cost-explorer": (*_AWS, "external_id"),
+    "bigquery": ("service_account_json",),
+    "cost-management": _AZURE,
+    "vultr": ("api_key",),
 }
+API_BILLS: Mapping[str, str] = {
+    "cost-explorer": "aws",
+    "bigquery": "gcp",
+    "cost-management": "azure",
+    "vultr": "vultr",
+}
+# What a provider's APIs need for metrics, inventory and prices.
+API_CREDENTIALS: Mapping[str, tuple[str, ...]] = {
+    "aws": (*_AWS, "external_id"),
+    "gcp": ("service_account_json",),
+    "azure": _AZURE,
+    "vultr": ("api_key",),
+    "focus": (),
+}
+_PROMETHEUS = ("prometheus_username", "prometheus_password", "prometheus_token")
 _LAYOUT_PROVIDERS = {
     "aws_data_export": ("aws", "focus"),
     "aws_cur": ("aws", "focus"),
@@ -112,7 +136,8 @@ class BillingSource(_Model):
     """Where a connection's bills are and how they lie there.
 
     `location` is s3://bucket/prefix, gs://bucket/prefix, az://container/path, abfss://container@account.host/path or
-    an absolute local path. `defaults` are FOCUS columns to fill where the files lack them.
+    an absolute local path; or an API: cost-explorer://account, bigquery://project/dataset/table,
+    cost-management://subscription, vultr://invoices. `defaults` are FOCUS columns to fill where the source lacks them.
     """
 
     location: Text
@@ -126,12 +151,17 @@ class BillingSource(_Model):
         """s3, gs, az or abfss; empty for a local path."""
         return scheme_of(self.location)
 
+    @property
+    def is_api(self) -> bool:
+        """Whether an API tells the bill, and not files."""
+        return self.scheme in API_BILLS
+
     @field_validator("location")
     @classmethod
     def _location_is_understood(cls, location: str, info: ValidationInfo) -> str:
         scheme = scheme_of(location)
         if scheme not in CREDENTIALS:
-            raise ValueError("must begin with s3://, gs://, az:// or abfss://, or be a path of a local folder or file")
+            raise ValueError(f"must begin with {', '.join(f'{each}://' for each in CREDENTIALS if each)}, or be a path")
         if scheme:
             _check_remote(scheme, location)
             return scheme + location[len(scheme) :].rstrip("/")
@@ -142,12 +172,9 @@ class BillingSource(_Model):
     def _endpoint_is_an_address(cls, url: str | None, info: ValidationInfo) -> str | None:
         if url is None:
             return None
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-            raise ValueError("must be an http:// or https:// address without a user or password")
         if scheme_of(info.data.get("location", "s3://")) == "":
             raise ValueError("has no meaning for a local location; leave it out")
-        return url.rstrip("/")
+        return _web_address(url)
 
     @field_validator("defaults")
     @classmethod
@@ -157,15 +184,42 @@ class BillingSource(_Model):
         return defaults
 
 
-class Connection(_Model):
-    """One way into one customer's cloud. `accounts` empty: every account that the location holds.
+def _web_addresses(endpoints: Mapping[str, str]) -> Mapping[str, str]:
+    return {service: _web_address(url) for service, url in endpoints.items()}
 
-    `credentials` maps a field of `CREDENTIALS` to the NAME of an environment variable; empty: the credentials that
-    the machine has by itself.
+
+def _web_address(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        raise ValueError("must be an http:// or https:// address without a user or password")
+    return url.rstrip("/")
+
+
+class PrometheusSource(_Model):
+    """A Prometheus server that measures the connection's machines, by node, DCGM or vLLM exporters.
+
+    `resource_label` is the label whose value (without a port) is the machine's id, name or IP address.
+    """
+
+    url: Annotated[str, AfterValidator(_web_address)]
+    resource_label: Text = "instance"
+
+
+class Connection(_Model):
+    """One way into one customer's cloud. `accounts` (AWS accounts, GCP projects, Azure subscriptions) empty: every
+    account that the location or the credentials show; `regions` empty: every region that is enabled.
+
+    `assume_role` is an AWS role to take on in each account, {account} standing for its id. `endpoints` are base URLs
+    by service, for private endpoints. `credentials` maps a field of `CREDENTIALS` or `API_CREDENTIALS` to the NAME of
+    an environment variable; empty: the credentials that the machine has by itself.
     """
 
     id: Id
     accounts: tuple[Text, ...] = ()
+    regions: tuple[Text, ...] = ()
+    assume_role: Text | None = None
+    endpoints: Annotated[Mapping[str, str], AfterValidator(_web_addresses)] = Field(default_factory=dict)
+    prometheus: PrometheusSource | None = None
     collect: Annotated[tuple[Collect, ...], AfterValidator(_not_empty)]
     billing: BillingSource | None = Field(default=None, validate_default=True)
     provider: Provider  # after billing and before credentials: each is checked against what stands above it
@@ -182,6 +236,11 @@ class Connection(_Model):
     @classmethod
     def _provider_fits_the_layout(cls, provider: Provider, info: ValidationInfo) -> Provider:
         billing: BillingSource | None = info.data.get("billing")
+        if billing and billing.is_api and provider != API_BILLS[billing.scheme]:
+            raise ValueError(f"must be {API_BILLS[billing.scheme]} where the bill is at {billing.scheme}://")
+        apis = [kind for kind in info.data.get("collect", ()) if kind != "billing"]
+        if provider == "focus" and apis:
+            raise ValueError(f"must be a cloud where `collect` names {', '.join(apis)}: focus stands for files only")
         providers = _LAYOUT_PROVIDERS.get(billing.layout, ()) if billing else ()
         if billing and providers and provider not in providers:
             raise ValueError(f"must be {' or '.join(providers)} where the layout is {billing.layout}")
@@ -190,21 +249,30 @@ class Connection(_Model):
     @field_validator("credentials")
     @classmethod
     def _credentials_fit(cls, credentials: Mapping[str, str], info: ValidationInfo) -> Mapping[str, str]:
-        billing = info.data.get("billing")
-        if billing is not None:
-            allowed = CREDENTIALS[billing.scheme]
+        billing: BillingSource | None = info.data.get("billing")
+        apis = any(kind != "billing" for kind in info.data.get("collect", ()))
+        if billing is not None or (apis and "provider" in info.data):
+            allowed = CREDENTIALS[billing.scheme] if billing else ()
+            allowed += API_CREDENTIALS[info.data.get("provider", "focus")] if apis else ()
+            allowed += _PROMETHEUS if info.data.get("prometheus") else ()
+            place = "this connection"
+            if billing is not None and not apis:
+                place = f"{billing.scheme}:// locations" if billing.scheme else "a local location"
             unknown = [key for key in credentials if key not in allowed]
-            place = f"{billing.scheme}:// locations" if billing.scheme else "a local location"
-            _refuse_keys(unknown, allowed, f"is no credential for {place}")
+            _refuse_keys(unknown, tuple(dict.fromkeys(allowed)), f"is no credential for {place}")
         _check_pairs(credentials)
         return credentials
 
 
 class Customer(_Model):
-    """One customer and the connections to its clouds; connection ids are unique within the customer."""
+    """One customer and the connections to its clouds; connection ids are unique within the customer.
+
+    `api_budget_usd` is what calls that a cloud charges for may cost a UTC day; absent: OPTIINFRA_API_BUDGET_USD.
+    """
 
     id: Id
     name: Text
+    api_budget_usd: Annotated[Decimal, Field(ge=0, allow_inf_nan=False)] | None = None
     connections: Annotated[tuple[Connection, ...], AfterValidator(_not_empty)]
 
 
@@ -417,7 +485,12 @@ def _message(details: Any) -> str:
 
 
 def _known_keys(loc: Sequence[str | int]) -> tuple[str, ...]:
-    below: dict[str, type[BaseModel]] = {"customers": Customer, "connections": Connection, "billing": BillingSource}
+    below: dict[str, type[BaseModel]] = {
+        "customers": Customer,
+        "connections": Connection,
+        "billing": BillingSource,
+        "prometheus": PrometheusSource,
+    }
     model: type[BaseModel] = Customers
     for step in loc[:-1]:
         model = below.get(str(step), model)

@@ -3,7 +3,7 @@ warehouse protocol."""
 
 from typing import Literal
 
-ErrorKind = Literal["auth", "throttled", "transient", "malformed", "not_configured", "conflict"]
+ErrorKind = Literal["auth", "throttled", "transient", "malformed", "not_configured", "budget", "conflict"]
 
 
 class CollectionError(Exception):
@@ -11,8 +11,8 @@ class CollectionError(Exception):
 
     `kind` is what a caller decides by and what `raw.collection_runs.error_kind` records: `auth` (who we are was
     refused), `throttled` (asked too often), `transient` (the same call may succeed later), `malformed` (the answer is
-    not what the contract says), `not_configured` (a person has to set something), `conflict` (another load of the
-    same slice was faster).
+    not what the contract says), `not_configured` (a person has to set something), `budget` (the day's money for paid
+    calls is spent), `conflict` (another load of the same slice was faster).
     """
 
     def __init__(self, kind: ErrorKind, message: str) -> None:

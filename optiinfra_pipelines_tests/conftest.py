@@ -80,11 +80,11 @@ def clickhouse_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield url
         return
     if "PYTEST_XDIST_WORKER" in os.environ:
-        pytest.exit("the server at CLICKHOUSE_URL serves one pytest process: run pytest with -n 0")
+        pytest.fail("the server at CLICKHOUSE_URL serves one pytest process: run pytest with -n 0", pytrace=False)
     warehouse = ClickHouseWarehouse(address_of(given))
     held = warehouse.query(_OWN_DATABASES)["name"].to_pylist()
     if held:
-        pytest.exit(f"the server at CLICKHOUSE_URL holds {', '.join(held)}, which tests would empty: use another")
+        pytest.fail(f"CLICKHOUSE_URL has {', '.join(held)}, which tests would empty: use another server", pytrace=False)
     warehouse.create_tables(ALL_TABLES)
     yield given
     with connect(given) as client:

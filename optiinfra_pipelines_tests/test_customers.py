@@ -120,7 +120,7 @@ customers:
     connections:
       - id: aws-main
         provider: amazon
-        collect: [billing, metrics]
+        collect: [billing, invoices]
         billing:
           location: ftp://acme-billing
           layout: csv

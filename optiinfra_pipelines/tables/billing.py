@@ -36,8 +36,11 @@ def _billing(name: str, description: str) -> Table:
 
 
 AWS_BILLING = _billing(
-    "aws_billing", "One row is one charge of an AWS bill, from FOCUS or Cost and Usage exports in S3."
+    "aws_billing", "One row is one charge of an AWS bill, from FOCUS or Cost and Usage exports in S3, or Cost Explorer."
 )
+GCP_BILLING = _billing("gcp_billing", "One row is one charge of a Google Cloud bill, from BigQuery exports or files.")
+AZURE_BILLING = _billing("azure_billing", "One row is one charge of an Azure bill, from exports or Cost Management.")
+VULTR_BILLING = _billing("vultr_billing", "One row is one item of a Vultr invoice or one charge still pending.")
 FOCUS_BILLING = _billing("focus_billing", "One row is one charge of any provider's bill, from FOCUS files anywhere.")
 
-BILLING_TABLES = (AWS_BILLING, FOCUS_BILLING)
+BILLING_TABLES = (AWS_BILLING, GCP_BILLING, AZURE_BILLING, VULTR_BILLING, FOCUS_BILLING)

@@ -46,7 +46,7 @@ COLLECTION_RUNS = Table(
         _text("status", "How it ended.", allowed=("succeeded", "unchanged", "failed")),
         Column("rows", Type.INTEGER, "Rows accepted.", nullable=False, unit="rows"),
         Column("rows_rejected", Type.INTEGER, "Rows rejected.", nullable=False, unit="rows"),
-        _text("error_kind", "auth, throttled, transient, malformed, not_configured or conflict.", nullable=True),
+        _text("error_kind", "auth, throttled, transient, malformed, not_configured, budget, conflict.", nullable=True),
         Column("error", Type.STRING, "What happened, to what, and what to do."),
         Column("duration_seconds", Type.FLOAT, "Wall time of the attempt.", nullable=False, unit="s"),
         _text("run_id", "Dagster run."),
@@ -121,4 +121,27 @@ SOURCE_TOTALS = Table(
     order_by=("customer_id", "load_id"),
 )
 
-OPERATION_TABLES = (LOADS, COLLECTION_RUNS, CONNECTIONS, REJECTED_ROWS, SOURCE_TOTALS)
+API_CALLS = Table(
+    schema="raw",
+    name="api_calls",
+    description="One row is the calls of one kind that one attempt made to a cloud's API, and what the cloud charges.",
+    kind=Kind.APPENDED,
+    columns=(
+        _text("customer_id", "Customer."),
+        _text("provider", "Cloud: aws, gcp, azure, vultr."),
+        _text("connection_id", "Connection of customers.yaml."),
+        _text("kind", "What was collected: billing, metrics, inventory, prices."),
+        _text("service", "Service that was called, such as cloudwatch."),
+        _text("operation", "Call, such as GetMetricData."),
+        Column("calls", Type.INTEGER, "Requests sent, retries among them.", nullable=False, unit="requests"),
+        Column(
+            "units", Type.INTEGER, "What the cloud charges by, such as metrics asked for; 0 where free.", nullable=False
+        ),
+        Column("price", Type.MONEY, "List price of these calls.", nullable=False, unit="USD"),
+        _text("run_id", "Dagster run."),
+        Column("called_at", Type.TIMESTAMP, "When the attempt began.", nullable=False, unit="UTC"),
+    ),
+    order_by=("customer_id", "called_at"),
+)
+
+OPERATION_TABLES = (LOADS, COLLECTION_RUNS, CONNECTIONS, REJECTED_ROWS, SOURCE_TOTALS, API_CALLS)

@@ -27,7 +27,7 @@ class WarehouseBusy(WarehouseError):
 
 
 class LoadConflict(WarehouseError):
-    """The rows of a load were removed by another load of the same slice before it could commit."""
+    """Another load of the same slice began meanwhile and took a load's place: nothing of the load is seen."""
 
 
 @dataclass

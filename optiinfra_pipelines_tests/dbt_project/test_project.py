@@ -135,7 +135,8 @@ def test_a_copy_of_the_embedded_warehouse_works_under_another_name(duckdb_histor
 
 def test_clickhouse_knows_which_run_sent_a_statement(clickhouse_history: History) -> None:
     found = clickhouse_history.target.warehouse.query(
-        "SELECT DISTINCT log_comment FROM system.query_log WHERE query LIKE '%costs_daily%' AND log_comment LIKE '%dbt%'"
+        "SELECT DISTINCT log_comment FROM system.query_log"
+        " WHERE query LIKE '%costs_daily%' AND log_comment LIKE '%dbt%'"
     )
     assert [json.loads(text) for text in found["log_comment"].to_pylist()] == [
         {"app": "optiinfra_dbt", "run_id": "run-7"}

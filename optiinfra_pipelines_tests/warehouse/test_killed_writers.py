@@ -1,8 +1,6 @@
 """Writers killed at random moments: no reader sees half a load, and the next run leaves no duplicate and no loss."""
 
-import os
 import random
-import select
 import signal
 import subprocess
 import sys
@@ -26,6 +24,7 @@ from optiinfra_pipelines_tests.focus_files import focus_row, write_csv, write_pa
 from optiinfra_pipelines_tests.warehouse.writer import KEPT, open_writer
 
 KILLS = 200
+HANGS = 100  # seconds after which a load that nobody was to kill is given up
 
 
 @dataclass(frozen=True)
@@ -44,15 +43,11 @@ class Writer:
     def __init__(self, address: str) -> None:
         command = [sys.executable, "-m", "optiinfra_pipelines_tests.warehouse.writer", address]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
-        self._stdin, self._stdout = cast(TextIO, self.process.stdin), cast(TextIO, self.process.stdout)
 
-    def load(self, folder: Path, kill_after: float | None = None) -> int:
+    def load(self, folder: Path, kill_after: float = HANGS) -> int:
         """Load `folder`, and kill the child after `kill_after` seconds; its exit status (9: it was killed)."""
-        self._stdin.write(f"{folder}\n")
-        child = int(self._stdout.readline())
-        if kill_after is not None and not select.select([self._stdout], [], [], kill_after)[0]:
-            os.kill(child, signal.SIGKILL)
-        return int(self._stdout.readline())
+        cast(TextIO, self.process.stdin).write(f"{kill_after} {folder}\n")
+        return int(cast(TextIO, self.process.stdout).readline())
 
 
 @contextmanager

@@ -1,10 +1,12 @@
 """A process whose children load bills and can be killed: it has everything imported, so a child begins at once.
 
-`python -m optiinfra_pipelines_tests.warehouse.writer ADDRESS` reads a folder a line and loads that folder's October in
-a forked child: it prints the child's process id, and, when the child has ended, its exit status.
+`python -m optiinfra_pipelines_tests.warehouse.writer ADDRESS` reads lines of seconds and a folder. It loads that
+folder's October in a forked child, kills the child where it is not done by then, and prints its exit status.
 """
 
 import os
+import select
+import signal
 import sys
 from pathlib import Path
 
@@ -34,11 +36,15 @@ def main() -> None:
     """Serve until standard input closes."""
     address = sys.argv[1]
     for line in sys.stdin:
+        seconds, folder = line.strip().split(" ", 1)
         child = os.fork()
         if child == 0:
-            load(open_writer(address), line.strip())
+            load(open_writer(address), folder)
             os._exit(0)
-        print(child, flush=True)
+        running = os.pidfd_open(child)
+        if not select.select([running], [], [], float(seconds))[0]:
+            os.kill(child, signal.SIGKILL)  # which nobody has waited for: the id is still the child's
+        os.close(running)
         print(os.waitpid(child, 0)[1], flush=True)
 
 
