@@ -81,8 +81,13 @@ def money(column: str, kind: pa.DataType) -> Value:
         return Value(f"TRY_CAST({column} AS {MONEY})", ((f"{column} IS NOT NULL AND {OWN} IS NULL", _NO_NUMBER),))
     if pa.types.is_floating(kind):
         printed = f"CAST({column} AS VARCHAR)"
+        short = _short_doubles(column) if pa.types.is_float64(kind) else ()
+        quick = " ".join(f"WHEN {condition} THEN {value}" for condition, value in short)
+        number = f"TRY_CAST({printed} AS {MONEY})"
+        number = f"CASE {quick} ELSE {number} END" if short else number
         maybe_long = f"abs({column}) < {_SMALLEST_SHORT_DOUBLE} AND {column} <> 0"
-        return Value(f"TRY_CAST({printed} AS {MONEY})", _refuse_numbers(column, maybe_long, printed))
+        maybe_long += f" AND NOT ({short[0][0]})" if short else ""
+        return Value(number, _refuse_numbers(column, maybe_long, printed))
     printed = column if pa.types.is_string(kind) else f"CAST({column} AS VARCHAR)"
     dressed = f"TRY_CAST(regexp_replace(trim({printed}), '[$,]', '', 'g') AS {MONEY})"
     looks_dressed = f"regexp_full_match(trim({printed}), '{_DRESSED}')"
@@ -96,10 +101,34 @@ def money(column: str, kind: pa.DataType) -> Value:
     )
 
 
+def _short_doubles(column: str) -> tuple[tuple[str, str], ...]:
+    """(condition, exact decimal) for doubles whose shortest text is short, by arithmetic: 20 times as fast as by text.
+
+    With n = round(d * 10^k) below 10^15, both n and 10^k are exact doubles, so n / 10^k = d says that the decimal
+    n * 10^-k reads as d. It has at most 15 digits, of which no two decimals read as one double: d's shortest text is
+    that decimal.
+    """
+    found = []
+    for decimals, below in ((12, "1e3"), (9, "1e6")):
+        whole = f"round({column} * 1e{decimals})"
+        unit = f"CAST('1e-{decimals}' AS DECIMAL({decimals + 1},{decimals}))"
+        found.append(
+            (
+                f"abs({column}) < {below} AND {whole} / 1e{decimals} = {column}",
+                f"CAST(CAST({whole} AS DECIMAL(18,0)) * {unit} AS {MONEY})",
+            )
+        )
+    return tuple(found)
+
+
 def _refuse_numbers(given: str, maybe_long: str, printed: str) -> tuple[tuple[str, str], ...]:
     return (
         (f"{given} IS NOT NULL AND {OWN} IS NULL", _NO_NUMBER),
-        (f"{maybe_long} AND {_decimals(printed)} > {MONEY_SCALE}", f"has more than {MONEY_SCALE} decimals"),
+        # not AND, both sides of which are computed for every row
+        (
+            f"CASE WHEN {maybe_long} THEN {_decimals(printed)} > {MONEY_SCALE} ELSE false END",
+            f"has more than {MONEY_SCALE} decimals",
+        ),
     )
 
 

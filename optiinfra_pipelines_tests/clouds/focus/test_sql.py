@@ -174,13 +174,18 @@ def test_decimals_too_wide_for_duckdb_are_refused_because_it_reads_them_as_doubl
     assert present == (None, "is stored as a decimal of more than 38 digits, which cannot be read exactly")
 
 
-@settings(max_examples=200)
+@settings(max_examples=400)
 @example(1.2345678901234567e-05)
 @example(9.999999999999999e-06)
 @example(0.1 + 0.2)
 @example(-0.0)
 @example(5e-324)
-@given(st.floats())
+@example(999.9999999999999)
+@example(5e-13)
+@given(
+    st.floats()
+    | st.builds(lambda digits, places: digits / 10**places, st.integers(-(10**15), 10**15), st.integers(0, 15))
+)
 def test_a_double_is_the_shortest_text_that_means_it_or_refused(con: duckdb.DuckDBPyConnection, number: float) -> None:
     printed = Decimal(repr(number))
     [(value, wrong)] = read_money(con, [number], pa.float64())

@@ -1,0 +1,40 @@
+"""The benchmarks themselves: each runs, on few rows, and says what it promises to say."""
+
+import json
+
+import pytest
+
+from optiinfra_pipelines_tests.benchmarks.__main__ import BENCHMARKS, main
+
+REQUIRED = {
+    *("focus_load_duckdb", "focus_load_clickhouse", "focus_load_vs_dlt", "focus_load_vs_pandas"),
+    *("focus_load_peak_memory", "cost_marts_build", "costs_daily_query", "code_location_import"),
+}
+
+
+def test_every_benchmark_that_was_asked_for_exists() -> None:
+    assert {benchmark.name for benchmark in BENCHMARKS} >= REQUIRED
+
+
+@pytest.mark.parametrize(
+    "name", ["focus_load_duckdb", "focus_load_clickhouse", "focus_load_vs", "focus_load_peak_memory"]
+)
+def test_a_load_benchmark_prints_one_line_of_json_for_each_figure(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--only", name, "--rows", "2000", "--rounds", "1"])
+    assert ended.value.code == 0
+    figures = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert figures
+    assert all(figure["name"].startswith(name) and figure["value"] > 0 for figure in figures)
+    assert all(
+        set(figure) == {"name", "value", "unit", "better", "baseline", "baseline_value", "ratio"} for figure in figures
+    )
+
+
+def test_a_benchmark_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--only", "no_such_benchmark"])
+    assert ended.value.code == 2
+    assert "no benchmark begins with 'no_such_benchmark'" in capsys.readouterr().err
