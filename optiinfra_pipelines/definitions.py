@@ -7,14 +7,22 @@ installed Dagster library's components, boto3 and pandas with them.
 
 import dagster as dg
 
-from optiinfra_pipelines.defs import alerts, operations, raw_aws, raw_focus, schedules
+from optiinfra_pipelines.defs import (
+    alerts,
+    operations,
+    raw_aws,
+    raw_azure,
+    raw_focus,
+    raw_gcp,
+    raw_vultr,
+    schedules,
+)
 from optiinfra_pipelines.defs.resources import RESOURCES
 
+_IN_ORDER = (raw_aws, raw_gcp, raw_azure, raw_vultr, raw_focus, operations, alerts)
+
 defs = dg.Definitions.merge(
-    dg.load_definitions_from_package_module(raw_aws),
-    dg.load_definitions_from_package_module(raw_focus),
-    dg.load_definitions_from_package_module(operations),
-    dg.load_definitions_from_package_module(alerts),
+    *map(dg.load_definitions_from_package_module, _IN_ORDER),
     dg.load_definitions_from_modules([schedules]),
     dg.Definitions(resources=RESOURCES, executor=dg.in_process_executor),
 )

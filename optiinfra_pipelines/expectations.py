@@ -57,6 +57,57 @@ def judge_collection_runs(rows: "pd.DataFrame") -> Verdict:
     )
 
 
+def judge_metrics(rows: "pd.DataFrame") -> Verdict:
+    """Plausible metrics: known units and statistics, windows of a quarter of an hour or a day, no negative value."""
+    import great_expectations.expectations as gxe
+
+    return _judge(
+        "metrics",
+        rows,
+        [
+            gxe.ExpectColumnValuesToBeInSet(
+                column="unit", value_set=["percent", "bytes", "count", "seconds", "tokens"], mostly=_MOSTLY
+            ),
+            gxe.ExpectColumnValuesToBeInSet(
+                column="statistic", value_set=["average", "maximum", "minimum", "sum", "p95", "p99"]
+            ),
+            gxe.ExpectColumnValuesToBeInSet(column="window_seconds", value_set=[900, 86_400]),
+            gxe.ExpectColumnValuesToBeBetween(column="value", min_value=0),
+        ],
+    )
+
+
+def judge_inventory(rows: "pd.DataFrame") -> Verdict:
+    """Plausible resources: ids everywhere, sizes of things that exist."""
+    import great_expectations.expectations as gxe
+
+    return _judge(
+        "inventory",
+        rows,
+        [
+            gxe.ExpectColumnValueLengthsToBeBetween(column="resource_id", min_value=1),
+            gxe.ExpectColumnValuesToBeBetween(column="vcpus", min_value=0, max_value=2_000, mostly=_MOSTLY),
+            gxe.ExpectColumnValuesToBeBetween(column="memory_gib", min_value=0, max_value=50_000, mostly=_MOSTLY),
+            gxe.ExpectColumnValuesToBeBetween(column="storage_gib", min_value=0, max_value=1_000_000, mostly=_MOSTLY),
+        ],
+    )
+
+
+def judge_prices(rows: "pd.DataFrame") -> Verdict:
+    """Plausible prices: never negative, in a currency, of a type that is known."""
+    import great_expectations.expectations as gxe
+
+    return _judge(
+        "prices",
+        rows,
+        [
+            gxe.ExpectColumnValuesToBeBetween(column="price", min_value=0, max_value=10_000, mostly=_MOSTLY),
+            gxe.ExpectColumnValuesToMatchRegex(column="currency", regex="^[A-Z]{3}$"),
+            gxe.ExpectColumnValuesToBeInSet(column="price_type", value_set=["on_demand", "spot", "reserved"]),
+        ],
+    )
+
+
 def _judge(suite_name: str, rows: "pd.DataFrame", expectations: "Sequence[Expectation]") -> Verdict:
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "False")
     import great_expectations as gx

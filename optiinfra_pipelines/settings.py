@@ -10,6 +10,7 @@ import os
 import re
 import textwrap
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
@@ -160,6 +161,16 @@ class Settings(BaseSettings):
     )
     retention_loads: int = Field(
         default=5, ge=1, description="How many superseded loads of a slice are kept as history of what was believed."
+    )
+    api_timeout: float = Field(
+        default=30, gt=0, allow_inf_nan=False, description="Seconds that one answer of a cloud's API may take."
+    )
+    api_attempts: int = Field(default=5, ge=1, description="How often one request to a cloud's API is sent at most.")
+    api_budget_usd: Decimal = Field(
+        default=Decimal(10),
+        ge=0,
+        allow_inf_nan=False,
+        description="What API calls that clouds charge for may cost a customer on a UTC day, in USD.",
     )
     duckdb_memory_limit: str = Field(
         default="1GB", pattern=_MEMORY, description="Memory that one DuckDB connection may use."

@@ -2,12 +2,17 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal
 
 from optiinfra_pipelines.tables.contract import Kind, Table
 from optiinfra_pipelines.tables.focus import FocusColumn
 
 MOST_ROWS = 20  # of a table in a check's metadata
+# An inventory that holds less than this share of yesterday's is taken for a broken listing, not for a big clean-up;
+# of fewer than FEW things, any share can be a clean-up.
+COLLAPSE = 0.5
+FEW = 5
 
 
 @dataclass(frozen=True)
@@ -98,13 +103,68 @@ def _differs(invoice: Mapping[str, Any]) -> bool:
 
 
 def freshness(connections: Sequence[Mapping[str, Any]], hours: int) -> Verdict:
-    """Every active connection was collected within `hours`.
+    """Everything was collected in time: each within its own threshold_hours, or within `hours` where it has none.
 
-    `connections`: customer_id, connection_id, provider, hours_since_success (None: never), last_error.
+    `connections`: customer_id, connection_id, provider, kind, hours_since_success (None: never), last_error.
     """
-    stale = [c for c in connections if c["hours_since_success"] is None or c["hours_since_success"] > hours]
-    stale.sort(key=lambda c: -(c["hours_since_success"] or float("inf")))
+    stale = [c for c in connections if _overdue(c, hours) > 0]
+    stale.sort(key=lambda c: -_overdue(c, hours))
     oldest = max((float(c["hours_since_success"] or 0) for c in connections), default=0.0)
-    said = "every connection was collected in time" if not stale else f"{len(stale)} of {len(connections)} are stale"
+    said = "everything was collected in time" if not stale else f"{len(stale)} of {len(connections)} are stale"
     numbers = {"observed": round(oldest, 2), "threshold": hours, "connections_stale": len(stale)}
     return Verdict(not stale, "ERROR", said, numbers, stale[:MOST_ROWS])
+
+
+def _overdue(connection: Mapping[str, Any], hours: int) -> float:
+    since = connection["hours_since_success"]
+    return float("inf") if since is None else float(since) - float(connection.get("threshold_hours", hours))
+
+
+def gaps(missing: Mapping[str, Sequence[datetime]]) -> Verdict:
+    """No window is missing. `missing`: connection id -> starts of the windows that are over and were not collected."""
+    rows = [
+        {"connection_id": connection, "windows_missing": len(starts), "first": min(starts), "last": max(starts)}
+        for connection, starts in missing.items()
+        if starts
+    ]
+    total = sum(len(starts) for starts in missing.values())
+    said = "no window is missing" if not rows else f"{total} windows of {len(rows)} connections are missing"
+    numbers = {"windows_missing": total, "connections": len(missing)}
+    return Verdict(not rows, "WARN", said, numbers, rows[:MOST_ROWS])
+
+
+def plausible_metrics(metrics: Sequence[Mapping[str, Any]]) -> Verdict:
+    """No value is impossible. `metrics`: one row a metric with negative, too_high, in_future (rows) and measured."""
+    off = [each for each in metrics if each["negative"] or each["too_high"] or each["in_future"]]
+    total = sum(int(each[reason]) for each in off for reason in ("negative", "too_high", "in_future"))
+    measured = sum(int(each["measured"]) for each in metrics)
+    said = "every value is possible" if not off else f"{total} values of {len(off)} metrics are impossible"
+    return Verdict(not off, "ERROR", said, {"rows_off": total, "rows_checked": measured}, off[:MOST_ROWS])
+
+
+def vocabulary(unknown: Sequence[tuple[str, str, int]], rows: int) -> Verdict:
+    """Every word is known. `unknown`: (column, word as the cloud wrote it, rows with it); `rows`: all of them."""
+    counted: dict[tuple[str, str], int] = {}
+    for column, word, n in unknown:
+        counted[column, word] = counted.get((column, word), 0) + n
+    found = [{"column": column, "word": word, "rows": n} for (column, word), n in sorted(counted.items())]
+    said = "every word is in the vocabulary" if not found else f"{len(found)} words are not in the vocabulary"
+    numbers = {"words_unknown": len(found), "rows_with_unknown_words": sum(counted.values()), "rows_checked": rows}
+    return Verdict(not found, "WARN", said, numbers, found[:MOST_ROWS])
+
+
+def collapse(yesterday: Mapping[tuple[str, str], int], today: Mapping[tuple[str, str], int]) -> Verdict:
+    """No listing shrank to less than half. Both: (connection id, resource type) -> resources; today's may be empty."""
+    off = [
+        {
+            "connection_id": connection,
+            "resource_type": kind,
+            "yesterday": before,
+            "today": today.get((connection, kind), 0),
+        }
+        for (connection, kind), before in sorted(yesterday.items())
+        if today and before >= FEW and today.get((connection, kind), 0) < COLLAPSE * before
+    ]
+    said = "no inventory collapsed" if not off else f"{len(off)} listings have less than half of yesterday's resources"
+    numbers = {"observed": sum(today.values()), "baseline": sum(yesterday.values()), "listings_collapsed": len(off)}
+    return Verdict(not off, "ERROR", said, numbers, off[:MOST_ROWS])

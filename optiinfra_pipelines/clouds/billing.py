@@ -1,26 +1,36 @@
 """Collecting bills: every connection of a customer that delivers one, each attempt recorded in raw.collection_runs."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
 
 import pyarrow as pa
 
+from optiinfra_pipelines.clouds.api_bills import fetched, open_api_bill
+from optiinfra_pipelines.clouds.collecting import Calls
+from optiinfra_pipelines.clouds.collection import api_budget, open_source, record_calls
 from optiinfra_pipelines.clouds.focus.layouts import known_periods, period_files
-from optiinfra_pipelines.clouds.focus.loader import Bill, LoadedPeriod, load_period, newest_load
+from optiinfra_pipelines.clouds.focus.loader import Bill, LoadedPeriod, load_period, newest_load, periods_of
 from optiinfra_pipelines.clouds.focus.locations import open_location
 from optiinfra_pipelines.customers import Connection, Customer
 from optiinfra_pipelines.errors import CollectionError
-from optiinfra_pipelines.settings import secret
-from optiinfra_pipelines.tables.billing import AWS_BILLING, FOCUS_BILLING
+from optiinfra_pipelines.settings import Settings, secret
+from optiinfra_pipelines.tables.billing import AWS_BILLING, AZURE_BILLING, FOCUS_BILLING, GCP_BILLING, VULTR_BILLING
 from optiinfra_pipelines.tables.contract import Table
 from optiinfra_pipelines.tables.operations import COLLECTION_RUNS, CONNECTIONS
 from optiinfra_pipelines.warehouse.protocol import Warehouse, WarehouseError
 from optiinfra_pipelines.windows import BillingPeriod
 
-# Which table a connection's bill goes to, by its provider. gcp, azure and vultr get theirs with their own APIs.
-TABLE_OF = {"aws": AWS_BILLING, "focus": FOCUS_BILLING}
+# Which table a connection's bill goes to, by its provider.
+TABLE_OF = {
+    "aws": AWS_BILLING,
+    "gcp": GCP_BILLING,
+    "azure": AZURE_BILLING,
+    "vultr": VULTR_BILLING,
+    "focus": FOCUS_BILLING,
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,7 @@ def billing_connections(customer: Customer, table: Table) -> list[Connection]:
 
 
 def open_bill(customer: Customer, connection: Connection) -> Bill:
-    """The connection's bill, with its credentials; CollectionError (not_configured) where one is not set."""
+    """The connection's bill in files, with its credentials; CollectionError (not_configured) where one is not set."""
     if connection.billing is None:
         raise CollectionError("not_configured", f"connection {customer.id}/{connection.id} has no billing section")
     owner = f"{customer.id}/{connection.id}"
@@ -47,9 +57,32 @@ def open_bill(customer: Customer, connection: Connection) -> Bill:
     return Bill(customer.id, connection.id, connection.provider, connection.billing, location)
 
 
-def collect_billing(warehouse: Warehouse, table: Table, customer: Customer, period: BillingPeriod) -> list[Collected]:
+def months_of(settings: Settings, customer: Customer, connection: Connection) -> list[BillingPeriod]:
+    """Every billing period that the connection's bill tells of, oldest first."""
+    if connection.billing is not None and connection.billing.is_api:
+        return sorted(open_api_bill(open_source(settings, customer, connection, Calls())).periods())
+    return periods_of(open_bill(customer, connection))
+
+
+@contextmanager
+def _bill(
+    settings: Settings, customer: Customer, connection: Connection, period: BillingPeriod, calls: Calls
+) -> Iterator[Bill]:
+    """The bill, in files for as long as the block lasts."""
+    if connection.billing is None or not connection.billing.is_api:
+        yield open_bill(customer, connection)
+        return
+    with fetched(open_source(settings, customer, connection, calls), period) as location:
+        yield Bill(customer.id, connection.id, connection.provider, connection.billing, location)
+
+
+def collect_billing(
+    warehouse: Warehouse, settings: Settings, table: Table, customer: Customer, period: BillingPeriod
+) -> list[Collected]:
     """Load `period` of every connection of `customer` that delivers to `table`; one failing leaves the others be."""
-    return [_attempt(warehouse, table, customer, each, period) for each in billing_connections(customer, table)]
+    return [
+        _attempt(warehouse, settings, table, customer, each, period) for each in billing_connections(customer, table)
+    ]
 
 
 def record_connections(warehouse: Warehouse, customer: Customer) -> None:
@@ -79,6 +112,8 @@ def changed_periods(warehouse: Warehouse, customer: Customer) -> Iterator[tuple[
     """Named billing periods whose files are not the ones loaded: a bill restated late, or never loaded."""
     for table in TABLE_OF.values():
         for connection in billing_connections(customer, table):
+            if connection.billing is None or connection.billing.is_api:
+                continue  # to ask an API what changed is to fetch it: the hourly schedule does
             bill = open_bill(customer, connection)
             for period in sorted(known_periods(bill.location)):
                 files = period_files(bill.location, bill.source, period)
@@ -88,11 +123,18 @@ def changed_periods(warehouse: Warehouse, customer: Customer) -> Iterator[tuple[
 
 
 def _attempt(
-    warehouse: Warehouse, table: Table, customer: Customer, connection: Connection, period: BillingPeriod
+    warehouse: Warehouse,
+    settings: Settings,
+    table: Table,
+    customer: Customer,
+    connection: Connection,
+    period: BillingPeriod,
 ) -> Collected:
     started_at, began = datetime.now(UTC), monotonic()
+    calls = api_budget(warehouse, settings, customer, started_at)
     try:
-        outcome = Collected(connection.id, load_period(warehouse, table, open_bill(customer, connection), period))
+        with _bill(settings, customer, connection, period, calls) as bill:
+            outcome = Collected(connection.id, load_period(warehouse, table, bill, period))
     except (CollectionError, WarehouseError) as error:
         outcome = Collected(connection.id, LoadedPeriod("unchanged"), error)
     failure = outcome.error
@@ -113,4 +155,5 @@ def _attempt(
         "started_at": started_at.replace(tzinfo=None),
     }
     warehouse.append(COLLECTION_RUNS, pa.Table.from_pylist([row], schema=COLLECTION_RUNS.arrow_schema))
+    record_calls(warehouse, customer, connection, "billing", calls, started_at)
     return outcome

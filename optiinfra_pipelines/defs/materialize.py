@@ -1,28 +1,33 @@
-"""`python -m optiinfra_pipelines.defs.materialize`: every month of every customer, then the marts and the checks.
+"""`python -m optiinfra_pipelines.defs.materialize`: every month of every customer's bills, inventory and prices of now,
+the metrics of the last days, then the marts and the checks.
 
 The same jobs as the schedules run, one after the other in this process and into the same instance, so the UI shows
-them; `--bills-only` leaves marts, standing checks and summary out. Ends 0 when every run succeeded; a failed check is
-a finding, not a failure.
+them; `--bills-only` leaves everything but the bills out. Ends 0 when every run succeeded; a failed check is a finding,
+not a failure.
 """
 
+import argparse
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import chain
 
 import dagster as dg
 from rich.console import Console
 from rich.progress import track
 
-from optiinfra_pipelines.clouds.billing import TABLE_OF, billing_connections, open_bill
-from optiinfra_pipelines.clouds.focus.loader import periods_of
-from optiinfra_pipelines.customers import Customers, load_customers
-from optiinfra_pipelines.defs.partitions import partition_key
+from optiinfra_pipelines.clouds.billing import TABLE_OF, billing_connections, months_of
+from optiinfra_pipelines.clouds.collection import Kind
+from optiinfra_pipelines.customers import Customer, Customers, load_customers
+from optiinfra_pipelines.defs.partitions import day_key, partition_key
+from optiinfra_pipelines.defs.schedules import day_assets
 from optiinfra_pipelines.errors import CollectionError
-from optiinfra_pipelines.settings import load_settings
+from optiinfra_pipelines.settings import Settings, load_settings
 from optiinfra_pipelines.summary import print_summary
 from optiinfra_pipelines.warehouse import open_warehouse
 from optiinfra_pipelines.warehouse.protocol import WarehouseError
-from optiinfra_pipelines.windows import BillingPeriod
+from optiinfra_pipelines.windows import DAY, BillingPeriod, floor_day
 
 Months = dict[tuple[str, BillingPeriod], set[str]]  # (customer id, period) -> the tables that it concerns
 
@@ -33,34 +38,40 @@ _MARTS = [
 _QUIET = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Materialise everything that customers.yaml names; 0 when every run succeeded."""
+    parser = argparse.ArgumentParser(prog="python -m optiinfra_pipelines.defs.materialize", description=__doc__)
+    parser.add_argument("--bills-only", action="store_true", help="collect the bills and nothing else")
+    parser.add_argument("--days", type=int, default=14, help="UTC days of metrics, today among them (14)")
+    options = parser.parse_args(arguments)
     console = Console(stderr=True)
     try:
         settings = load_settings()
-        months = _months(load_customers(settings.customers))
+        customers = load_customers(settings.customers)
+        months = _months(settings, customers)
     except (CollectionError, WarehouseError) as error:
         console.print(f"[red]cannot go on:[/red] {error}", highlight=False)
         return 1
-    bills_only = "--bills-only" in sys.argv[1:]
     with dg.DagsterInstance.get() as instance:
-        runs = _bills(instance, months, console) if bills_only else _everything(instance, months, console)
+        runs = _bills(instance, months, console)
+        if not options.bills_only:
+            runs = chain(runs, _days(instance, customers, options.days, console), _derived(instance, console))
         failed = [name for name, succeeded in runs if not succeeded]
         checks = _failed_checks(instance)
-    if not bills_only and not failed:
+    if not options.bills_only and not failed:
         print_summary(open_warehouse(settings), checks, Console())
     for name in failed:
         console.print(f"[red]run failed:[/red] {name}; see it in the UI with `make up`, or in the lines above")
     return 1 if failed else 0
 
 
-def _months(customers: Customers) -> Months:
+def _months(settings: Settings, customers: Customers) -> Months:
     """Every month that the customers' bills hold."""
     found: Months = {}
     for customer in customers.customers:
         for table in TABLE_OF.values():
             for connection in billing_connections(customer, table):
-                for period in periods_of(open_bill(customer, connection)):
+                for period in months_of(settings, customer, connection):
                     found.setdefault((customer.id, period), set()).add(table.full_name)
     return dict(sorted(found.items()))
 
@@ -85,10 +96,41 @@ def _bills(instance: dg.DagsterInstance, months: Months, console: Console) -> It
         yield f"billing of {customer_id} {period}", result.success
 
 
-def _everything(instance: dg.DagsterInstance, months: Months, console: Console) -> Iterator[tuple[str, bool]]:
+def _days(
+    instance: dg.DagsterInstance, customers: Customers, days: int, console: Console
+) -> Iterator[tuple[str, bool]]:
+    """Now first, for metrics are asked for what the inventory lists; then the metrics of the days before."""
     from optiinfra_pipelines.definitions import defs
 
-    yield from _bills(instance, months, console)
+    today = floor_day(datetime.now(UTC))
+    wanted: list[tuple[str, Customer, datetime, tuple[Kind, ...]]] = []
+    for customer in customers.customers:
+        wanted += [
+            ("collection_job", customer, today, ("inventory", "metrics")),
+            ("prices_job", customer, today, ("prices",)),
+            *(("metrics_backfill_job", customer, today - back * DAY, ("metrics",)) for back in range(1, days)),
+        ]
+    for job_name, customer, day, kinds in track(
+        wanted, "collecting clouds", console=console, disable=not console.is_terminal
+    ):
+        assets = day_assets(customer, kinds)
+        if not assets:
+            continue
+        instance.add_dynamic_partitions("customer", [customer.id])
+        result = defs.resolve_job_def(job_name).execute_in_process(
+            instance=instance,
+            partition_key=day_key(customer.id, day),
+            asset_selection=assets,
+            tags={"customer": customer.id},
+            raise_on_error=False,
+            run_config=_QUIET,
+        )
+        yield f"{job_name} of {customer.id} {day:%Y-%m-%d}", result.success
+
+
+def _derived(instance: dg.DagsterInstance, console: Console) -> Iterator[tuple[str, bool]]:
+    from optiinfra_pipelines.definitions import defs
+
     with console.status("building marts"):
         # A process of its own: dbt keeps the embedded warehouse open for as long as it lives.
         marts = subprocess.run(_MARTS, capture_output=True, text=True, check=False)

@@ -1,27 +1,59 @@
-"""When collecting runs: bills hourly per customer, late restatements as their sources list them, standing checks."""
+"""When collecting runs: metrics and inventory each quarter of an hour, bills hourly, prices daily, one run a customer;
+late restatements as their sources list them; standing checks."""
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from time import monotonic
 
 import dagster as dg
 
 from optiinfra_pipelines.clouds.billing import TABLE_OF, billing_connections, changed_periods
+from optiinfra_pipelines.clouds.collection import SETTLED, TABLES, Kind, collecting_connections
 from optiinfra_pipelines.customers import Customer
-from optiinfra_pipelines.defs.partitions import CUSTOMER_MONTHS, CUSTOMERS, customer_and_period, partition_key
+from optiinfra_pipelines.defs.partitions import (
+    CUSTOMER_DAYS,
+    CUSTOMER_MONTHS,
+    CUSTOMERS,
+    day_key,
+    partition_key,
+)
 from optiinfra_pipelines.defs.warehouse_resource import CustomersResource, WarehouseResource
 from optiinfra_pipelines.errors import CollectionError
+from optiinfra_pipelines.tables.cloud import CLOUD_PROVIDERS
 from optiinfra_pipelines.tables.contract import Table
 from optiinfra_pipelines.warehouse.protocol import WarehouseError
-from optiinfra_pipelines.windows import BillingPeriod, periods_to_refresh
+from optiinfra_pipelines.windows import WINDOW, BillingPeriod, floor_day, periods_to_refresh
 
 _LISTING_SECONDS = 40  # of the 60 that a tick has
 _UNDER_WAY = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+
+_EACH_TICK: tuple[Kind, ...] = ("inventory", "metrics")
 
 billing_job = dg.define_asset_job(
     "billing_job",
     selection=dg.AssetSelection.assets(*[[table.schema, table.name] for table in TABLE_OF.values()]),
     partitions_def=CUSTOMER_MONTHS,
     description="Collects one customer's bills of one month from every connection.",
+)
+collection_job = dg.define_asset_job(
+    "collection_job",
+    selection=dg.AssetSelection.assets(*[["raw", TABLES[k][p].name] for k in _EACH_TICK for p in CLOUD_PROVIDERS]),
+    partitions_def=CUSTOMER_DAYS,
+    description="Collects one customer's inventory, and the metrics of one day that are due, from every connection.",
+)
+metrics_backfill_job = dg.define_asset_job(
+    "metrics_backfill_job",
+    selection=dg.AssetSelection.assets(
+        *[["raw", TABLES["metrics"][provider].name] for provider in CLOUD_PROVIDERS]
+    ).without_checks(),
+    partitions_def=CUSTOMER_DAYS,
+    description="Collects the metrics of days gone by, which were not collected when they were today.",
+)
+prices_job = dg.define_asset_job(
+    "prices_job",
+    selection=dg.AssetSelection.assets(*[["raw", TABLES["prices"][p].name] for p in CLOUD_PROVIDERS]),
+    partitions_def=CUSTOMER_DAYS,
+    description="Collects the list prices of the regions that one customer uses.",
 )
 standing_checks_job = dg.define_asset_job(
     "standing_checks_job",
@@ -46,10 +78,66 @@ def billing_schedule(
     for customer in customers.load().customers:
         context.instance.add_dynamic_partitions("customer", [customer.id])
         for period in periods_to_refresh(tick):
-            if _under_way(context.instance, customer.id, period):
+            if _under_way(context.instance, "billing_job", partition_key(customer.id, period)):
                 skipped.append(f"{customer.id} {period}")
                 continue
             yield _request(customer, period, _tables(customer), f"{customer.id}@{period}@{tick:%Y-%m-%dT%H:%M}")
+    _tell(context, skipped)
+
+
+@dg.schedule(job=collection_job, cron_schedule="*/15 * * * *", default_status=dg.DefaultScheduleStatus.RUNNING)
+def collection_schedule(
+    context: dg.ScheduleEvaluationContext, customers: CustomersResource
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Each quarter of an hour: inventory, and the metrics that are due of today; after midnight of yesterday too."""
+    tick = context.scheduled_execution_time
+    days: dict[datetime, tuple[Kind, ...]] = {floor_day(tick): _EACH_TICK}
+    if tick < floor_day(tick) + SETTLED + WINDOW:
+        days[floor_day(tick - SETTLED - WINDOW)] = ("metrics",)
+    yield from _daily(context, customers, collection_job.name, days)
+
+
+@dg.schedule(job=prices_job, cron_schedule="20 3 * * *", default_status=dg.DefaultScheduleStatus.RUNNING)
+def prices_schedule(
+    context: dg.ScheduleEvaluationContext, customers: CustomersResource
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Daily: the list prices of the regions that each customer uses."""
+    day = floor_day(context.scheduled_execution_time)
+    yield from _daily(context, customers, prices_job.name, {day: ("prices",)})
+
+
+def _daily(
+    context: dg.ScheduleEvaluationContext,
+    customers: CustomersResource,
+    job_name: str,
+    days: dict[datetime, tuple[Kind, ...]],
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    skipped = []
+    for customer in customers.load().customers:
+        context.instance.add_dynamic_partitions("customer", [customer.id])
+        for day, kinds in days.items():
+            key, assets = day_key(customer.id, day), day_assets(customer, kinds)
+            if assets and _under_way(context.instance, job_name, key):
+                skipped.append(str(key))
+            elif assets:
+                tick = f"{context.scheduled_execution_time:%Y-%m-%dT%H:%M}"
+                yield dg.RunRequest(
+                    run_key=f"{key}@{tick}", partition_key=key, asset_selection=assets, tags={"customer": customer.id}
+                )
+    _tell(context, skipped)
+
+
+def day_assets(customer: Customer, kinds: Sequence[Kind]) -> list[dg.AssetKey]:
+    """The assets of those kinds that the customer's connections deliver."""
+    return [
+        dg.AssetKey(["raw", TABLES[kind][provider].name])
+        for kind in kinds
+        for provider in CLOUD_PROVIDERS
+        if collecting_connections(customer, provider, kind)
+    ]
+
+
+def _tell(context: dg.ScheduleEvaluationContext, skipped: Sequence[str]) -> None:
     if skipped:
         context.log.warning(f"left out, for the previous run is still going: {', '.join(skipped)}")
 
@@ -78,7 +166,7 @@ def restated_bills_sensor(
         for table, period in changed:
             due.setdefault(period, []).append(table)
         for period, tables in due.items():
-            if not _under_way(context.instance, customer.id, period):
+            if not _under_way(context.instance, "billing_job", partition_key(customer.id, period)):
                 yield _request(customer, period, tables, None)
     context.update_cursor("")
 
@@ -102,11 +190,9 @@ def _tables(customer: Customer) -> list[Table]:
     return [table for table in TABLE_OF.values() if billing_connections(customer, table)]
 
 
-def _under_way(instance: dg.DagsterInstance, customer_id: str, period: BillingPeriod) -> bool:
-    runs = instance.get_runs(
-        dg.RunsFilter(job_name="billing_job", statuses=_UNDER_WAY, tags={"customer": customer_id}), limit=100
-    )
-    return any(customer_and_period(run.tags["dagster/partition"])[1] == period for run in runs)
+def _under_way(instance: dg.DagsterInstance, job_name: str, key: str) -> bool:
+    tags = {"dagster/partition": str(key)}
+    return bool(instance.get_runs(dg.RunsFilter(job_name=job_name, statuses=_UNDER_WAY, tags=tags), limit=1))
 
 
 @dg.sensor(minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)

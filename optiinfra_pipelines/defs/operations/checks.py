@@ -16,6 +16,7 @@ from optiinfra_pipelines.tables.operations import COLLECTION_RUNS
 from optiinfra_pipelines.verdicts import contract, contract_query, freshness
 
 _NEWEST_ATTEMPTS = 5_000
+_OFTEN = {"metrics": 2, "inventory": 2}  # hours: eight ticks without success
 _FRAME = """
 SELECT status, window_start, window_end, duration_seconds,
        CASE WHEN status = 'failed' THEN error ELSE 'none needed' END AS error_of_failed
@@ -59,33 +60,37 @@ def collection_runs_meet_expectations(
 def every_connection_is_collected(
     context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource, customers: CustomersResource
 ) -> dg.AssetCheckResult:
-    """Each connection of customers.yaml had a successful attempt within OPTIINFRA_FRESHNESS_HOURS.
+    """Each kind of each connection of customers.yaml had a successful attempt in time: bills and prices within
+    OPTIINFRA_FRESHNESS_HOURS, metrics and inventory within two hours.
 
     Dagster's own freshness is per asset: one customer's success would hide another's silence.
     """
     opened = warehouse.open(context.run.run_id)
     last = {
-        (row["customer_id"], row["connection_id"]): row
+        (row["customer_id"], row["connection_id"], row["kind"]): row
         for row in opened.query(
-            "SELECT customer_id, connection_id, max(CASE WHEN status <> 'failed' THEN started_at END) AS succeeded_at,"
+            "SELECT customer_id, connection_id, kind,"
+            " max(CASE WHEN status <> 'failed' THEN started_at END) AS succeeded_at,"
             " argMax(coalesce(error, ''), started_at) AS last_error"
-            f" FROM {opened.name(COLLECTION_RUNS)} t WHERE kind = 'billing' GROUP BY customer_id, connection_id"
+            f" FROM {opened.name(COLLECTION_RUNS)} t GROUP BY customer_id, connection_id, kind"
         ).to_pylist()
     }
-    now = datetime.now(UTC)
+    now, hours = datetime.now(UTC), warehouse.settings().freshness_hours
     expected = [
         {
             "customer_id": customer.id,
             "connection_id": connection.id,
             "provider": connection.provider,
-            "hours_since_success": _hours_since(last.get((customer.id, connection.id)), now),
-            "last_error": (last.get((customer.id, connection.id)) or {}).get("last_error"),
+            "kind": kind,
+            "threshold_hours": _OFTEN.get(kind, hours),
+            "hours_since_success": _hours_since(last.get((customer.id, connection.id, kind)), now),
+            "last_error": (last.get((customer.id, connection.id, kind)) or {}).get("last_error"),
         }
         for customer in customers.load().customers
         for connection in customer.connections
-        if "billing" in connection.collect
+        for kind in connection.collect
     ]
-    return check_result(freshness(expected, warehouse.settings().freshness_hours))
+    return check_result(freshness(expected, hours))
 
 
 def _hours_since(last: Mapping[str, Any] | None, now: datetime) -> float | None:

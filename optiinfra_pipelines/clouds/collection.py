@@ -1,0 +1,400 @@
+"""Collecting metrics, inventory and prices: which windows are due, every connection asked, rows judged and written,
+each attempt recorded. How a cloud is asked is in `clouds/<provider>/`; schedules and results are Dagster's business.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from importlib import import_module
+from time import monotonic
+from typing import Literal, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from optiinfra_pipelines.clouds.collecting import Calls, Collector, Findings, Source, naive_utc
+from optiinfra_pipelines.customers import Connection, Customer
+from optiinfra_pipelines.errors import CollectionError, ErrorKind
+from optiinfra_pipelines.settings import Settings, secret
+from optiinfra_pipelines.tables.cloud import INVENTORY, METRICS, PRICES, CloudProvider
+from optiinfra_pipelines.tables.contract import Table, Type
+from optiinfra_pipelines.tables.operations import API_CALLS, COLLECTION_RUNS, REJECTED_ROWS
+from optiinfra_pipelines.warehouse.protocol import Warehouse, WarehouseError
+from optiinfra_pipelines.windows import DAY, WINDOW, Window, floor_day, floor_window, windows
+
+Kind = Literal["metrics", "inventory", "prices"]
+TABLES: Mapping[Kind, Mapping[CloudProvider, Table]] = {"metrics": METRICS, "inventory": INVENTORY, "prices": PRICES}
+# Clouds deliver some points late: CloudWatch and Cloud Monitoring within minutes, guest agents within the hour. A
+# window that was read before it was this old is read once more.
+SETTLED = timedelta(hours=1)
+_COLLECTORS: Mapping[str, tuple[str, str]] = {
+    "aws": ("optiinfra_pipelines.clouds.aws.collector", "AwsCollector"),
+    "gcp": ("optiinfra_pipelines.clouds.gcp.collector", "GcpCollector"),
+    "azure": ("optiinfra_pipelines.clouds.azure.collector", "AzureCollector"),
+    "vultr": ("optiinfra_pipelines.clouds.vultr.collector", "VultrCollector"),
+}
+_OUTSIDE = "window_start: lies outside the windows that were asked for"
+
+
+@dataclass
+class Attempt:
+    """How collecting one kind from one connection ended. No `windows`: nothing was due, and nothing was asked."""
+
+    connection_id: str
+    windows: list[Window] = field(default_factory=list)
+    rows: int = 0
+    rows_rejected: int = 0
+    requests: int = 0
+    price: Decimal = Decimal(0)
+    error: CollectionError | WarehouseError | None = None
+
+
+def open_collector(source: Source) -> Collector:
+    """The collector of the source's provider; nothing is contacted."""
+    module, name = _COLLECTORS[source.connection.provider]
+    return cast(Collector, getattr(import_module(module), name)(source))
+
+
+def collecting_connections(customer: Customer, provider: CloudProvider, kind: Kind) -> list[Connection]:
+    """The connections of `customer` from which `kind` is collected on `provider`."""
+    return [each for each in customer.connections if each.provider == provider and kind in each.collect]
+
+
+def collect_day(
+    warehouse: Warehouse,
+    settings: Settings,
+    customer: Customer,
+    provider: CloudProvider,
+    kind: Kind,
+    day: Window,
+    now: datetime,
+) -> list[Attempt]:
+    """Collect what is due of one UTC day from every connection; one that fails leaves the others be."""
+    connections = collecting_connections(customer, provider, kind)
+    tried = _tried(warehouse, customer, kind, day)
+    due = {each.id: due_windows(kind, day, now, tried.get(each.id, ())) for each in connections}
+    calls = api_budget(warehouse, settings, customer, now) if any(due.values()) else Calls()
+    return [
+        _attempt(warehouse, settings, customer, each, kind, due[each.id], calls, now)
+        if due[each.id]
+        else Attempt(each.id)
+        for each in connections
+    ]
+
+
+def due_windows(kind: Kind, day: Window, now: datetime, tried: Iterable[tuple[datetime, datetime]]) -> list[Window]:
+    """The windows of `day` to collect at `now`, oldest first. `tried`: (window start, begin) of successful attempts.
+
+    Metrics: each 15 minutes that are over and were not read, or not read since they settled. Inventory and prices are
+    only to be had of now: the current 15 minutes, or the current day, once.
+    """
+    held = set(tried)
+    if kind == "metrics":
+        return [
+            window
+            for window in windows(day.start, min(day.end, floor_window(now)))
+            if not any(
+                start == window.start and (began >= window.end + SETTLED or now < window.end + SETTLED)
+                for start, began in held
+                if start == window.start
+            )
+        ]
+    if not day.contains(now):
+        return []
+    start = floor_window(now) if kind == "inventory" else day.start
+    window = Window(start, start + (WINDOW if kind == "inventory" else DAY))
+    return [] if any(each == start for each, _ in held) else [window]
+
+
+def _tried(
+    warehouse: Warehouse, customer: Customer, kind: Kind, day: Window
+) -> dict[str, list[tuple[datetime, datetime]]]:
+    rows = warehouse.query(
+        "SELECT connection_id, window_start, max(started_at) AS began"
+        f" FROM {warehouse.name(COLLECTION_RUNS)} r WHERE customer_id = $customer AND kind = $kind"
+        " AND status <> 'failed' AND window_start >= $start AND window_start < $end"
+        " GROUP BY connection_id, window_start",
+        {"customer": customer.id, "kind": kind, "start": naive_utc(day.start), "end": naive_utc(day.end)},
+    ).to_pylist()
+    found: dict[str, list[tuple[datetime, datetime]]] = {}
+    for row in rows:
+        found.setdefault(row["connection_id"], []).append((row["window_start"], row["began"]))
+    return found
+
+
+def api_budget(warehouse: Warehouse, settings: Settings, customer: Customer, now: datetime) -> Calls:
+    """An account of calls with what is left of the customer's budget of the UTC day."""
+    budget = customer.api_budget_usd if customer.api_budget_usd is not None else settings.api_budget_usd
+    [row] = warehouse.query(
+        f"SELECT sum(price) AS spent FROM {warehouse.name(API_CALLS)} c"
+        " WHERE customer_id = $customer AND called_at >= $day",
+        {"customer": customer.id, "day": naive_utc(floor_day(now))},
+    ).to_pylist()
+    return Calls(budget - (row["spent"] or Decimal(0)), budget)
+
+
+def _attempt(
+    warehouse: Warehouse,
+    settings: Settings,
+    customer: Customer,
+    connection: Connection,
+    kind: Kind,
+    due: list[Window],
+    day_calls: Calls,
+    now: datetime,
+) -> Attempt:
+    began = monotonic()
+    attempt = Attempt(connection.id, due)
+    calls = Calls(day_calls.left, day_calls.budget)
+    try:
+        source = open_source(settings, customer, connection, calls)
+        findings = _ask(warehouse, source, kind, due)
+        _write(warehouse, source, kind, due, findings, now, attempt)
+        attempt.error = _joined(findings.failures)
+    except (CollectionError, WarehouseError) as error:
+        attempt.error = error
+    day_calls.left = calls.left
+    attempt.requests = sum(count for count, _, _ in calls.made.values())
+    attempt.price = sum((price for _, _, price in calls.made.values()), Decimal(0))
+    _record(warehouse, customer, connection, kind, attempt, calls, now, monotonic() - began)
+    return attempt
+
+
+def open_source(settings: Settings, customer: Customer, connection: Connection, calls: Calls) -> Source:
+    """The connection with its credentials; CollectionError (not_configured) where one is not set."""
+    owner = f"{customer.id}/{connection.id}"
+    credentials = {name: secret(variable, connection=owner) for name, variable in connection.credentials.items()}
+    return Source(
+        customer.id, connection, credentials, calls, timeout=settings.api_timeout, attempts=settings.api_attempts
+    )
+
+
+def _ask(warehouse: Warehouse, source: Source, kind: Kind, due: Sequence[Window]) -> Findings:
+    collector = open_collector(source)
+    if kind == "inventory":
+        return collector.inventory()
+    if kind == "prices":
+        return collector.prices()
+    span = Window(due[0].start, due[-1].end)
+    resources = known_resources(warehouse, source, span)
+    findings = collector.metrics(resources, span)
+    if source.connection.prometheus is not None:
+        from optiinfra_pipelines.clouds.prometheus.client import prometheus_metrics
+
+        table = METRICS[cast(CloudProvider, source.connection.provider)]
+        with findings.part():
+            findings.add(prometheus_metrics(source, table, resources, span))
+    return findings
+
+
+def known_resources(warehouse: Warehouse, source: Source, span: Window) -> list[dict[str, object]]:
+    """The newest inventory row of each resource of the connection that was there on the days of `span` or after."""
+    table = INVENTORY[cast(CloudProvider, source.connection.provider)]
+    rows = warehouse.query(
+        f"SELECT * FROM {warehouse.current(table)} i WHERE customer_id = $customer AND connection_id = $connection"
+        " AND snapshot_day >= $day ORDER BY snapshot_at",
+        {
+            "customer": source.customer_id,
+            "connection": source.connection.id,
+            "day": naive_utc(floor_day(span.start) - timedelta(days=1)),
+        },
+    ).to_pylist()
+    return list({(row["account_id"], row["resource_type"], row["resource_id"]): row for row in rows}.values())
+
+
+def _write(
+    warehouse: Warehouse,
+    source: Source,
+    kind: Kind,
+    due: Sequence[Window],
+    findings: Findings,
+    now: datetime,
+    attempt: Attempt,
+) -> None:
+    """Write what keeps the contract, and what does not to raw.rejected_rows."""
+    table = TABLES[kind][cast(CloudProvider, source.connection.provider)]
+    if not findings.tables:
+        return
+    rows = _with_owner(table, pa.concat_tables(findings.tables), source, due, now)
+    if kind == "metrics":
+        rows = rows.filter(_not_held(rows, due))
+    good, reasons = judge(table, rows, due if kind == "metrics" else ())
+    bad = rows.filter(pc.invert(good))
+    attempt.rows = warehouse.upsert(table, rows.filter(good)) if bad.num_rows < rows.num_rows else 0
+    attempt.rows_rejected = bad.num_rows
+    if bad.num_rows:
+        slice = f"{source.name}/{kind}/{due[0].start:%Y-%m-%dT%H:%M}"
+        kept = _rejected(table, bad, [each for each in reasons if each], source)
+        with warehouse.replace_slice(REJECTED_ROWS, slice) as load:
+            load.insert(kept)
+            load.summary.rows_read = rows.num_rows
+            load.summary.rows_rejected = bad.num_rows
+
+
+def _with_owner(table: Table, rows: pa.Table, source: Source, due: Sequence[Window], now: datetime) -> pa.Table:
+    stamps = {
+        "customer_id": source.customer_id,
+        "provider": source.connection.provider,
+        "connection_id": source.connection.id,
+        "snapshot_day": naive_utc(floor_day(due[-1].start)),
+        "snapshot_at": naive_utc(due[-1].start),
+        "price_day": naive_utc(floor_day(due[-1].start)),
+        "collected_at": naive_utc(now),
+    }
+    columns = [
+        rows.column(column.name)
+        if column.name in rows.schema.names
+        else pa.repeat(pa.scalar(stamps[column.name], column.type.arrow), rows.num_rows)
+        for column in table.columns
+    ]
+    return pa.table(columns, schema=table.arrow_schema)
+
+
+def judge(table: Table, rows: pa.Table, due: Sequence[Window]) -> tuple[pa.Array, list[str | None]]:
+    """Which rows keep the contract (a mask), and for each of the others the first reason, in the order of the rows.
+
+    `due`: the windows that were asked for; a metric of another one is refused, whatever clock wrote it. None: any.
+    A metric of a day, such as Vultr's bandwidth, counts by the day's last window.
+    """
+    broken = [
+        (f"{column.name}: is missing", pc.is_null(rows.column(column.name)))
+        for column in table.columns
+        if not column.nullable
+    ]
+    broken += [
+        (f"{column.name}: is no finite number", pc.invert(pc.fill_null(pc.is_finite(rows.column(column.name)), True)))
+        for column in table.columns
+        if column.type is Type.FLOAT
+    ]
+    if due:
+        first, last = naive_utc(due[0].start), naive_utc(due[-1].end)
+        start = rows.column("window_start")
+        lengths = pc.cast(pc.multiply(rows.column("window_seconds"), 1_000_000), pa.duration("us"))
+        end = pc.add(start, lengths)
+        inside = pc.and_(pc.greater(end, pa.scalar(first)), pc.less_equal(end, pa.scalar(last)))
+        broken.append((_OUTSIDE, pc.invert(pc.fill_null(inside, False))))
+    reasons: list[str | None] = [None] * rows.num_rows
+    good = pa.chunked_array([pa.repeat(True, rows.num_rows)])
+    for reason, mask in broken:
+        if pc.any(mask).as_py():
+            for position in pc.indices_nonzero(mask).to_pylist():
+                reasons[position] = reasons[position] or reason
+            good = pc.and_(good, pc.invert(mask))
+    return good, reasons
+
+
+def _not_held(rows: pa.Table, due: Sequence[Window]) -> pa.Array:
+    """A mask: all but the 15-minute windows between the due ones, which came along with them and are held."""
+    asked = {naive_utc(window.start) for window in due}
+    between = [
+        start
+        for start in (naive_utc(window.start) for window in windows(due[0].start, due[-1].end))
+        if start not in asked
+    ]
+    held = pc.is_in(rows.column("window_start"), pa.array(between, pa.timestamp("us")))
+    return pc.invert(pc.and_(held, pc.equal(rows.column("window_seconds"), int(WINDOW.total_seconds()))))
+
+
+def _rejected(table: Table, rows: pa.Table, reasons: Sequence[str], source: Source) -> pa.Table:
+    lines = [
+        {
+            "customer_id": source.customer_id,
+            "connection_id": source.connection.id,
+            "table_name": table.full_name,
+            "source": str(row["source"]),
+            "row_number": number,
+            "reason": reason,
+            "payload": json.dumps(row, default=str, sort_keys=True),
+        }
+        for number, (row, reason) in enumerate(zip(rows.to_pylist(), reasons, strict=True), 1)
+    ]
+    return pa.Table.from_pylist(lines)
+
+
+def _joined(failures: Sequence[CollectionError]) -> CollectionError | None:
+    """One error for all parts that failed, of the first one's kind; None where none did."""
+    if not failures:
+        return None
+    kind: ErrorKind = failures[0].kind
+    more = f" (and {len(failures) - 5} more)" if len(failures) > 5 else ""
+    return CollectionError(kind, "; ".join(str(each) for each in failures[:5]) + more)
+
+
+def _record(
+    warehouse: Warehouse,
+    customer: Customer,
+    connection: Connection,
+    kind: Kind,
+    attempt: Attempt,
+    calls: Calls,
+    now: datetime,
+    seconds: float,
+) -> None:
+    """One row of raw.collection_runs for each window, and the calls."""
+    error = attempt.error
+    shared = {"customer_id": customer.id, "provider": connection.provider, "connection_id": connection.id, "kind": kind}
+    run = {
+        **shared,
+        "status": "failed" if error else "succeeded",
+        "error_kind": error.kind if isinstance(error, CollectionError) else ("conflict" if error else None),
+        "error": str(error) if error else None,
+        "duration_seconds": seconds,
+        "run_id": warehouse.run_id,
+        "started_at": naive_utc(now),
+    }
+    rows = [
+        {
+            **run,
+            "window_start": naive_utc(window.start),
+            "window_end": naive_utc(window.end),
+            "rows": share,
+            "rows_rejected": rejected,
+        }
+        for window, share, rejected in _shares(attempt)
+    ]
+    warehouse.append(COLLECTION_RUNS, pa.Table.from_pylist(rows, schema=COLLECTION_RUNS.arrow_schema))
+    record_calls(warehouse, customer, connection, kind, calls, now)
+
+
+def record_calls(
+    warehouse: Warehouse,
+    customer: Customer,
+    connection: Connection,
+    kind: Kind | Literal["billing"],
+    calls: Calls,
+    now: datetime,
+) -> None:
+    """One row of raw.api_calls for each kind of call that the attempt made."""
+    made = [
+        {
+            "customer_id": customer.id,
+            "provider": connection.provider,
+            "connection_id": connection.id,
+            "kind": kind,
+            "service": service,
+            "operation": operation,
+            "calls": count,
+            "units": units,
+            "price": price,
+            "run_id": warehouse.run_id,
+            "called_at": naive_utc(now),
+        }
+        for (service, operation), (count, units, price) in sorted(calls.made.items())
+    ]
+    if made:
+        warehouse.append(API_CALLS, pa.Table.from_pylist(made, schema=API_CALLS.arrow_schema))
+
+
+def _shares(attempt: Attempt) -> Iterator[tuple[Window, int, int]]:
+    """Each window with its share of the attempt's rows; the last one takes what does not divide."""
+    count = len(attempt.windows)
+    for number, window in enumerate(attempt.windows, 1):
+        last = number == count
+        rows, rejected = attempt.rows // count, attempt.rows_rejected // count
+        yield (
+            window,
+            attempt.rows - rows * (count - 1) if last else rows,
+            attempt.rows_rejected - rejected * (count - 1) if last else rejected,
+        )
