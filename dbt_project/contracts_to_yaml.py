@@ -12,6 +12,7 @@ import yaml
 
 from optiinfra_pipelines.tables import ALL_TABLES, BILLING_TABLES
 from optiinfra_pipelines.tables.billing import LINEAGE
+from optiinfra_pipelines.tables.cloud import INVENTORY, METRICS, PRICES
 from optiinfra_pipelines.tables.contract import Column, Table, Type
 from optiinfra_pipelines.tables.focus import FOCUS_1_2, FOCUS_COLUMNS
 
@@ -30,6 +31,11 @@ _FOCUS_1_2 = (
 )
 
 
+_IS_CURRENT = Column(
+    "is_current", Type.BOOLEAN, "Whether it is the resource's newest row and no whole listing since then lacks it."
+)
+
+
 def main() -> None:
     """Write every file."""
     for path, content in files().items():
@@ -43,6 +49,11 @@ def files() -> Mapping[str, str]:
         "models/sources.yml": _yaml({"version": 2, "sources": list(_sources(ALL_TABLES))}),
         "models/focus_columns.md": _doc_blocks(_BILLING),
         "models/staging/billing.yml": _model("billing", _STAGING_BILLING, _BILLING),
+        "models/staging/metrics.yml": _described_model("metrics", METRICS["aws"].description, METRICS["aws"].columns),
+        "models/staging/prices.yml": _described_model("prices", PRICES["aws"].description, PRICES["aws"].columns),
+        "models/staging/inventory.yml": _described_model(
+            "inventory", INVENTORY["aws"].description, (*INVENTORY["aws"].columns, _IS_CURRENT)
+        ),
         "models/marts/focus_1_2.yml": _model("focus_1_2", _FOCUS_1_2, (*FOCUS_1_2, *owners)),
     }
 
@@ -68,6 +79,11 @@ def _source(table: Table) -> dict[str, Any]:
 
 def _model(name: str, description: str, columns: Iterable[Column]) -> str:
     model = {"name": name, "description": description, "columns": [_documented(column) for column in columns]}
+    return _yaml({"version": 2, "models": [model]})
+
+
+def _described_model(name: str, description: str, columns: Iterable[Column]) -> str:
+    model = {"name": name, "description": description, "columns": [_described(column) for column in columns]}
     return _yaml({"version": 2, "models": [model]})
 
 

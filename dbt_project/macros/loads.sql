@@ -2,9 +2,27 @@
 {% macro billing_tables() %}
     {{ return([
         'aws_billing',
+        'gcp_billing',
+        'azure_billing',
+        'vultr_billing',
         'focus_billing',
     ]) }}
 {% endmacro %}
+
+
+{#- The clouds whose APIs are asked for metrics, inventory and prices; see optiinfra_pipelines/tables/cloud.py. -#}
+{% macro cloud_providers() %}
+    {{ return(['aws', 'gcp', 'azure', 'vultr']) }}
+{% endmacro %}
+
+
+{#- The current rows of one such kind of every cloud, one under the other. -#}
+{% macro all_clouds(kind) -%}
+{% for provider in cloud_providers() -%}
+select * from {{ current_rows(source('raw', provider ~ '_' ~ kind)) }}
+{{ 'union all' if not loop.last }}
+{% endfor %}
+{%- endmacro %}
 
 
 {#- A raw table's rows as readers have to see them, to stand after FROM.

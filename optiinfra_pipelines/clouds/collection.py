@@ -226,7 +226,7 @@ def _write(
     attempt.rows_rejected = bad.num_rows
     if bad.num_rows:
         slice = f"{source.name}/{kind}/{due[0].start:%Y-%m-%dT%H:%M}"
-        kept = _rejected(table, bad, [each for each in reasons if each], source)
+        kept = _rejected(table, bad, [each for each in reasons if each], source, due[0].start)
         with warehouse.replace_slice(REJECTED_ROWS, slice) as load:
             load.insert(kept)
             load.summary.rows_read = rows.num_rows
@@ -297,13 +297,13 @@ def _not_held(rows: pa.Table, due: Sequence[Window]) -> pa.Array:
     return pc.invert(pc.and_(held, pc.equal(rows.column("window_seconds"), int(WINDOW.total_seconds()))))
 
 
-def _rejected(table: Table, rows: pa.Table, reasons: Sequence[str], source: Source) -> pa.Table:
+def _rejected(table: Table, rows: pa.Table, reasons: Sequence[str], source: Source, at: datetime) -> pa.Table:
     lines = [
         {
             "customer_id": source.customer_id,
             "connection_id": source.connection.id,
             "table_name": table.full_name,
-            "source": str(row["source"]),
+            "source": f"{row['source']}@{at:%Y-%m-%dT%H:%M}",  # which numbers the rows of one attempt
             "row_number": number,
             "reason": reason,
             "payload": json.dumps(row, default=str, sort_keys=True),

@@ -12,6 +12,18 @@ collection_runs as (
     select * from {{ source('raw', 'collection_runs') }}
 ),
 
+api_calls as (
+    select
+        customer_id,
+        connection_id,
+        kind,
+        {{ sum_bigint('calls') }} as api_requests_today,
+        sum(price) as api_price_today
+    from {{ source('raw', 'api_calls') }}
+    where {{ utc_day('called_at') }} = {{ utc_day(utc_now()) }}
+    group by customer_id, connection_id, kind
+),
+
 expected as (
     select
         customer_id,
@@ -43,8 +55,9 @@ attempted as (
         max(newest_success_at) as last_success_at,
         argMax(rows, case when status = 'succeeded' then started_at end) as last_rows,
         argMax(rows_rejected, case when status = 'succeeded' then started_at end) as last_rows_rejected,
-        count(case when status = 'failed' and started_at > coalesce(newest_success_at, timestamp '1970-01-01') then 1 end)
-            as consecutive_failures,
+        count(distinct case
+            when status = 'failed' and started_at > coalesce(newest_success_at, timestamp '1970-01-01') then started_at
+        end) as consecutive_failures,
         count(case when status = 'failed' and recency = 1 then 1 end) as failing_windows,
         argMax(error_kind, case when status = 'failed' then started_at end) as last_error_kind,
         argMax(error, case when status = 'failed' then started_at end) as last_error
@@ -73,7 +86,9 @@ select
     cast(coalesce(attempted.consecutive_failures, 0) as bigint) as consecutive_failures,
     cast(coalesce(attempted.failing_windows, 0) as bigint) as failing_windows,
     attempted.last_error_kind as last_error_kind,
-    attempted.last_error as last_error
+    attempted.last_error as last_error,
+    cast(coalesce(api_calls.api_requests_today, 0) as bigint) as api_requests_today,
+    coalesce(api_calls.api_price_today, cast(0 as decimal(38, 21))) as api_price_today
 from everything
 left join expected
     on everything.customer_id = expected.customer_id
@@ -83,3 +98,7 @@ left join attempted
     on everything.customer_id = attempted.customer_id
     and everything.connection_id = attempted.connection_id
     and everything.kind = attempted.kind
+left join api_calls
+    on everything.customer_id = api_calls.customer_id
+    and everything.connection_id = api_calls.connection_id
+    and everything.kind = api_calls.kind
