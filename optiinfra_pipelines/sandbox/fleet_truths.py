@@ -1,4 +1,4 @@
-"""Holds the warehouse against the fleet: every resource, every series of metrics and every bill that the servers show."""
+"""Holds the warehouse against the fleet: every resource, every series and every bill that the servers show."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
