@@ -9,8 +9,8 @@ from time import monotonic
 import pyarrow as pa
 
 from optiinfra_pipelines.clouds.api_bills import fetched, open_api_bill
+from optiinfra_pipelines.clouds.bookkeeping import api_budget, open_source, record_calls
 from optiinfra_pipelines.clouds.collecting import Calls
-from optiinfra_pipelines.clouds.collection import api_budget, open_source, record_calls
 from optiinfra_pipelines.clouds.focus.layouts import known_periods, period_files
 from optiinfra_pipelines.clouds.focus.loader import Bill, LoadedPeriod, load_period, newest_load, periods_of
 from optiinfra_pipelines.clouds.focus.locations import open_location
@@ -19,7 +19,7 @@ from optiinfra_pipelines.errors import CollectionError
 from optiinfra_pipelines.settings import Settings, secret
 from optiinfra_pipelines.tables.billing import AWS_BILLING, AZURE_BILLING, FOCUS_BILLING, GCP_BILLING, VULTR_BILLING
 from optiinfra_pipelines.tables.contract import Table
-from optiinfra_pipelines.tables.operations import COLLECTION_RUNS, CONNECTIONS
+from optiinfra_pipelines.tables.operations import COLLECTION_RUNS
 from optiinfra_pipelines.warehouse.protocol import Warehouse, WarehouseError
 from optiinfra_pipelines.windows import BillingPeriod
 
@@ -83,29 +83,6 @@ def collect_billing(
     return [
         _attempt(warehouse, settings, table, customer, each, period) for each in billing_connections(customer, table)
     ]
-
-
-def record_connections(warehouse: Warehouse, customer: Customer) -> None:
-    """Bring raw.connections to what customers.yaml says of `customer`; a connection that left becomes inactive."""
-    known = warehouse.query(
-        "SELECT connection_id, provider, collects"
-        f" FROM {warehouse.current(CONNECTIONS)} c WHERE customer_id = $customer",
-        {"customer": customer.id},
-    ).to_pylist()
-    now = datetime.now(UTC).replace(tzinfo=None)
-    named = {
-        each.id: {"provider": each.provider, "collects": ",".join(each.collect), "active": True}
-        for each in customer.connections
-    }
-    gone = {
-        row["connection_id"]: {"provider": row["provider"], "collects": row["collects"], "active": False}
-        for row in known
-    }
-    rows = [
-        {"customer_id": customer.id, "connection_id": connection_id, **row, "collected_at": now}
-        for connection_id, row in (gone | named).items()
-    ]
-    warehouse.upsert(CONNECTIONS, pa.Table.from_pylist(rows, schema=CONNECTIONS.arrow_schema))
 
 
 def changed_periods(warehouse: Warehouse, customer: Customer) -> Iterator[tuple[Table, BillingPeriod]]:

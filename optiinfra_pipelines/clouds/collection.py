@@ -14,13 +14,14 @@ from typing import Literal, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from optiinfra_pipelines.clouds.bookkeeping import api_budget, open_source, record_calls, record_connections
 from optiinfra_pipelines.clouds.collecting import Calls, Collector, Findings, Source, naive_utc
 from optiinfra_pipelines.customers import Connection, Customer
 from optiinfra_pipelines.errors import CollectionError, ErrorKind
-from optiinfra_pipelines.settings import Settings, secret
+from optiinfra_pipelines.settings import Settings
 from optiinfra_pipelines.tables.cloud import INVENTORY, METRICS, PRICES, CloudProvider
 from optiinfra_pipelines.tables.contract import Table, Type
-from optiinfra_pipelines.tables.operations import API_CALLS, COLLECTION_RUNS, REJECTED_ROWS
+from optiinfra_pipelines.tables.operations import COLLECTION_RUNS, REJECTED_ROWS
 from optiinfra_pipelines.warehouse.protocol import Warehouse, WarehouseError
 from optiinfra_pipelines.windows import DAY, WINDOW, Window, floor_day, floor_window, windows
 
@@ -71,17 +72,32 @@ def collect_day(
     day: Window,
     now: datetime,
 ) -> list[Attempt]:
-    """Collect what is due of one UTC day from every connection; one that fails leaves the others be."""
+    """Collect what is due of one UTC day from every connection; one that fails leaves the others be.
+
+    The warehouse is not held while clouds are asked.
+    """
     connections = collecting_connections(customer, provider, kind)
-    tried = _tried(warehouse, customer, kind, day)
-    due = {each.id: due_windows(kind, day, now, tried.get(each.id, ())) for each in connections}
-    calls = api_budget(warehouse, settings, customer, now) if any(due.values()) else Calls()
-    return [
-        _attempt(warehouse, settings, customer, each, kind, due[each.id], calls, now)
-        if due[each.id]
-        else Attempt(each.id)
+    with warehouse.session() as held:
+        record_connections(held, customer)
+        tried = _tried(held, customer, kind, day)
+        due = {each.id: due_windows(kind, day, now, tried.get(each.id, ())) for each in connections}
+        known = {
+            each.id: known_resources(held, customer, each, due[each.id][0])
+            for each in connections
+            if due[each.id] and kind == "metrics"
+        }
+        calls = api_budget(held, settings, customer, now)
+    asked = [
+        _ask(settings, customer, each, kind, due[each.id], known.get(each.id, ()), calls)
         for each in connections
+        if due[each.id]
     ]
+    if asked:
+        with warehouse.session() as held:
+            for answer in asked:
+                _write(held, customer, kind, answer, now)
+    done = {answer.attempt.connection_id: answer.attempt for answer in asked}
+    return [done.get(each.id, Attempt(each.id)) for each in connections]
 
 
 def due_windows(kind: Kind, day: Window, now: datetime, tried: Iterable[tuple[datetime, datetime]]) -> list[Window]:
@@ -90,22 +106,20 @@ def due_windows(kind: Kind, day: Window, now: datetime, tried: Iterable[tuple[da
     Metrics: each 15 minutes that are over and were not read, or not read since they settled. Inventory and prices are
     only to be had of now: the current 15 minutes, or the current day, once.
     """
-    held = set(tried)
+    newest: dict[datetime, datetime] = {}
+    for start, began in tried:
+        newest[start] = max(began, newest.get(start, began))
     if kind == "metrics":
         return [
             window
             for window in windows(day.start, min(day.end, floor_window(now)))
-            if not any(
-                start == window.start and (began >= window.end + SETTLED or now < window.end + SETTLED)
-                for start, began in held
-                if start == window.start
-            )
+            if window.start not in newest or newest[window.start] < window.end + SETTLED <= now
         ]
     if not day.contains(now):
         return []
     start = floor_window(now) if kind == "inventory" else day.start
     window = Window(start, start + (WINDOW if kind == "inventory" else DAY))
-    return [] if any(each == start for each, _ in held) else [window]
+    return [] if start in newest else [window]
 
 
 def _tried(
@@ -124,61 +138,48 @@ def _tried(
     return found
 
 
-def api_budget(warehouse: Warehouse, settings: Settings, customer: Customer, now: datetime) -> Calls:
-    """An account of calls with what is left of the customer's budget of the UTC day."""
-    budget = customer.api_budget_usd if customer.api_budget_usd is not None else settings.api_budget_usd
-    [row] = warehouse.query(
-        f"SELECT sum(price) AS spent FROM {warehouse.name(API_CALLS)} c"
-        " WHERE customer_id = $customer AND called_at >= $day",
-        {"customer": customer.id, "day": naive_utc(floor_day(now))},
-    ).to_pylist()
-    return Calls(budget - (row["spent"] or Decimal(0)), budget)
+@dataclass
+class _Answer:
+    """What one connection answered, before it is written."""
+
+    connection: Connection
+    attempt: Attempt
+    findings: Findings
+    calls: Calls
+    seconds: float = 0.0
 
 
-def _attempt(
-    warehouse: Warehouse,
+def _ask(
     settings: Settings,
     customer: Customer,
     connection: Connection,
     kind: Kind,
     due: list[Window],
+    resources: Sequence[Mapping[str, object]],
     day_calls: Calls,
-    now: datetime,
-) -> Attempt:
+) -> _Answer:
     began = monotonic()
-    attempt = Attempt(connection.id, due)
-    calls = Calls(day_calls.left, day_calls.budget)
+    answer = _Answer(connection, Attempt(connection.id, due), Findings(), Calls(day_calls.left, day_calls.budget))
     try:
-        source = open_source(settings, customer, connection, calls)
-        findings = _ask(warehouse, source, kind, due)
-        _write(warehouse, source, kind, due, findings, now, attempt)
-        attempt.error = _joined(findings.failures)
-    except (CollectionError, WarehouseError) as error:
-        attempt.error = error
-    day_calls.left = calls.left
-    attempt.requests = sum(count for count, _, _ in calls.made.values())
-    attempt.price = sum((price for _, _, price in calls.made.values()), Decimal(0))
-    _record(warehouse, customer, connection, kind, attempt, calls, now, monotonic() - began)
-    return attempt
+        source = open_source(settings, customer, connection, answer.calls)
+        answer.findings = _findings(source, kind, resources, Window(due[0].start, due[-1].end))
+        answer.attempt.error = _joined(answer.findings.failures)
+    except CollectionError as error:
+        answer.attempt.error = error
+    made = answer.calls.made.values()
+    answer.attempt.requests = sum(count for count, _, _ in made)
+    answer.attempt.price = sum((price for _, _, price in made), Decimal(0))
+    answer.seconds = monotonic() - began
+    day_calls.left = answer.calls.left
+    return answer
 
 
-def open_source(settings: Settings, customer: Customer, connection: Connection, calls: Calls) -> Source:
-    """The connection with its credentials; CollectionError (not_configured) where one is not set."""
-    owner = f"{customer.id}/{connection.id}"
-    credentials = {name: secret(variable, connection=owner) for name, variable in connection.credentials.items()}
-    return Source(
-        customer.id, connection, credentials, calls, timeout=settings.api_timeout, attempts=settings.api_attempts
-    )
-
-
-def _ask(warehouse: Warehouse, source: Source, kind: Kind, due: Sequence[Window]) -> Findings:
+def _findings(source: Source, kind: Kind, resources: Sequence[Mapping[str, object]], span: Window) -> Findings:
     collector = open_collector(source)
     if kind == "inventory":
         return collector.inventory()
     if kind == "prices":
         return collector.prices()
-    span = Window(due[0].start, due[-1].end)
-    resources = known_resources(warehouse, source, span)
     findings = collector.metrics(resources, span)
     if source.connection.prometheus is not None:
         from optiinfra_pipelines.clouds.prometheus.client import prometheus_metrics
@@ -189,35 +190,41 @@ def _ask(warehouse: Warehouse, source: Source, kind: Kind, due: Sequence[Window]
     return findings
 
 
-def known_resources(warehouse: Warehouse, source: Source, span: Window) -> list[dict[str, object]]:
-    """The newest inventory row of each resource of the connection that was there on the days of `span` or after."""
-    table = INVENTORY[cast(CloudProvider, source.connection.provider)]
+def known_resources(
+    warehouse: Warehouse, customer: Customer, connection: Connection, since: Window
+) -> list[dict[str, object]]:
+    """The newest inventory row of each resource of the connection that was there a day before `since`, or after."""
     rows = warehouse.query(
-        f"SELECT * FROM {warehouse.current(table)} i WHERE customer_id = $customer AND connection_id = $connection"
-        " AND snapshot_day >= $day ORDER BY snapshot_at",
+        f"SELECT * FROM {warehouse.current(INVENTORY[cast(CloudProvider, connection.provider)])} i"
+        " WHERE customer_id = $customer AND connection_id = $connection AND snapshot_day >= $day ORDER BY snapshot_at",
         {
-            "customer": source.customer_id,
-            "connection": source.connection.id,
-            "day": naive_utc(floor_day(span.start) - timedelta(days=1)),
+            "customer": customer.id,
+            "connection": connection.id,
+            "day": naive_utc(floor_day(since.start) - DAY),
         },
     ).to_pylist()
     return list({(row["account_id"], row["resource_type"], row["resource_id"]): row for row in rows}.values())
 
 
-def _write(
-    warehouse: Warehouse,
-    source: Source,
-    kind: Kind,
-    due: Sequence[Window],
-    findings: Findings,
-    now: datetime,
-    attempt: Attempt,
-) -> None:
+def _write(warehouse: Warehouse, customer: Customer, kind: Kind, answer: _Answer, now: datetime) -> None:
+    """Write what was found, and in any case that it was tried."""
+    began = monotonic()
+    try:
+        _write_rows(warehouse, customer, kind, answer, now)
+    except WarehouseError as error:
+        answer.attempt.error = error
+    seconds = answer.seconds + monotonic() - began
+    _record(warehouse, customer, answer.connection, kind, answer.attempt, now, seconds)
+    record_calls(warehouse, customer, answer.connection, kind, answer.calls, now)
+
+
+def _write_rows(warehouse: Warehouse, customer: Customer, kind: Kind, answer: _Answer, now: datetime) -> None:
     """Write what keeps the contract, and what does not to raw.rejected_rows."""
-    table = TABLES[kind][cast(CloudProvider, source.connection.provider)]
-    if not findings.tables:
+    connection, attempt, due = answer.connection, answer.attempt, answer.attempt.windows
+    table = TABLES[kind][cast(CloudProvider, connection.provider)]
+    if not answer.findings.tables:
         return
-    rows = _with_owner(table, pa.concat_tables(findings.tables), source, due, now)
+    rows = _with_owner(table, pa.concat_tables(answer.findings.tables), customer, connection, due, now)
     if kind == "metrics":
         rows = rows.filter(_not_held(rows, due))
     good, reasons = judge(table, rows, due if kind == "metrics" else ())
@@ -225,19 +232,21 @@ def _write(
     attempt.rows = warehouse.upsert(table, rows.filter(good)) if bad.num_rows < rows.num_rows else 0
     attempt.rows_rejected = bad.num_rows
     if bad.num_rows:
-        slice = f"{source.name}/{kind}/{due[0].start:%Y-%m-%dT%H:%M}"
-        kept = _rejected(table, bad, [each for each in reasons if each], source, due[0].start)
-        with warehouse.replace_slice(REJECTED_ROWS, slice) as load:
+        at = f"{due[0].start:%Y-%m-%dT%H:%M}"
+        kept = _rejected(table, bad, [each for each in reasons if each], at)
+        with warehouse.replace_slice(REJECTED_ROWS, f"{customer.id}/{connection.id}/{kind}/{at}") as load:
             load.insert(kept)
             load.summary.rows_read = rows.num_rows
             load.summary.rows_rejected = bad.num_rows
 
 
-def _with_owner(table: Table, rows: pa.Table, source: Source, due: Sequence[Window], now: datetime) -> pa.Table:
+def _with_owner(
+    table: Table, rows: pa.Table, customer: Customer, connection: Connection, due: Sequence[Window], now: datetime
+) -> pa.Table:
     stamps = {
-        "customer_id": source.customer_id,
-        "provider": source.connection.provider,
-        "connection_id": source.connection.id,
+        "customer_id": customer.id,
+        "provider": connection.provider,
+        "connection_id": connection.id,
         "snapshot_day": naive_utc(floor_day(due[-1].start)),
         "snapshot_at": naive_utc(due[-1].start),
         "price_day": naive_utc(floor_day(due[-1].start)),
@@ -297,13 +306,13 @@ def _not_held(rows: pa.Table, due: Sequence[Window]) -> pa.Array:
     return pc.invert(pc.and_(held, pc.equal(rows.column("window_seconds"), int(WINDOW.total_seconds()))))
 
 
-def _rejected(table: Table, rows: pa.Table, reasons: Sequence[str], source: Source, at: datetime) -> pa.Table:
+def _rejected(table: Table, rows: pa.Table, reasons: Sequence[str], at: str) -> pa.Table:
     lines = [
         {
-            "customer_id": source.customer_id,
-            "connection_id": source.connection.id,
+            "customer_id": row["customer_id"],
+            "connection_id": row["connection_id"],
             "table_name": table.full_name,
-            "source": f"{row['source']}@{at:%Y-%m-%dT%H:%M}",  # which numbers the rows of one attempt
+            "source": f"{row['source']}@{at}",  # which numbers the rows of one attempt
             "row_number": number,
             "reason": reason,
             "payload": json.dumps(row, default=str, sort_keys=True),
@@ -328,11 +337,10 @@ def _record(
     connection: Connection,
     kind: Kind,
     attempt: Attempt,
-    calls: Calls,
     now: datetime,
     seconds: float,
 ) -> None:
-    """One row of raw.collection_runs for each window, and the calls."""
+    """One row of raw.collection_runs for each window."""
     error = attempt.error
     shared = {"customer_id": customer.id, "provider": connection.provider, "connection_id": connection.id, "kind": kind}
     run = {
@@ -355,36 +363,6 @@ def _record(
         for window, share, rejected in _shares(attempt)
     ]
     warehouse.append(COLLECTION_RUNS, pa.Table.from_pylist(rows, schema=COLLECTION_RUNS.arrow_schema))
-    record_calls(warehouse, customer, connection, kind, calls, now)
-
-
-def record_calls(
-    warehouse: Warehouse,
-    customer: Customer,
-    connection: Connection,
-    kind: Kind | Literal["billing"],
-    calls: Calls,
-    now: datetime,
-) -> None:
-    """One row of raw.api_calls for each kind of call that the attempt made."""
-    made = [
-        {
-            "customer_id": customer.id,
-            "provider": connection.provider,
-            "connection_id": connection.id,
-            "kind": kind,
-            "service": service,
-            "operation": operation,
-            "calls": count,
-            "units": units,
-            "price": price,
-            "run_id": warehouse.run_id,
-            "called_at": naive_utc(now),
-        }
-        for (service, operation), (count, units, price) in sorted(calls.made.items())
-    ]
-    if made:
-        warehouse.append(API_CALLS, pa.Table.from_pylist(made, schema=API_CALLS.arrow_schema))
 
 
 def _shares(attempt: Attempt) -> Iterator[tuple[Window, int, int]]:

@@ -139,15 +139,17 @@ class Api:
     def _refusal(self, operation: str, answer: httpx.Response) -> Exception:
         status, said = answer.status_code, said_of(answer.content)
         kind: ErrorKind
-        if status in (401, 403):
+        # Google answers 403 where others answer 429: https://cloud.google.com/compute/docs/api/best-practices
+        too_often = status == 429 or (status == 403 and b"ateLimitExceeded" in answer.content)
+        if status in (401, 403) and not too_often:
             advice = "check the connection's credentials and that they may read this"
             return self._error("auth", operation, f"{status} {said}; {advice}")
         if status == 404:
             return self._error(
                 "not_configured", operation, f"404 {said}; check accounts and endpoints of the connection"
             )
-        if status == 429 or status >= 500:
-            kind = "throttled" if status == 429 else "transient"
+        if too_often or status >= 500:
+            kind = "throttled" if too_often else "transient"
             wait = retry_after(answer.headers)
             if wait is not None and wait > LONGEST_WAIT:
                 return self._error(

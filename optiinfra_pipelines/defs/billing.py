@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import dagster as dg
 
-from optiinfra_pipelines.clouds.billing import TABLE_OF, Collected, collect_billing, record_connections
+from optiinfra_pipelines.clouds.billing import TABLE_OF, Collected, collect_billing
+from optiinfra_pipelines.clouds.bookkeeping import record_connections
 from optiinfra_pipelines.defs.partitions import CUSTOMER_MONTHS, customer_and_period
 from optiinfra_pipelines.defs.rendering import table_metadata
 from optiinfra_pipelines.defs.warehouse_resource import CustomersResource, WarehouseResource

@@ -4,7 +4,6 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from optiinfra_pipelines.clouds.billing import record_connections
 from optiinfra_pipelines.clouds.collection import TABLES, Attempt, Kind, collect_day
 from optiinfra_pipelines.defs.billing import RETRY, raise_failures
 from optiinfra_pipelines.defs.partitions import CUSTOMER_DAYS, customer_and_day
@@ -43,7 +42,6 @@ def cloud_asset(provider: CloudProvider, kind: Kind) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         customer_id, day = customer_and_day(context.partition_key)
         opened, customer = warehouse.open(context.run_id), customers.load().customer(customer_id)
-        record_connections(opened, customer)
         now = datetime.now(UTC)
         attempts = collect_day(opened, warehouse.settings(), customer, provider, kind, day, now)
         for each in attempts:

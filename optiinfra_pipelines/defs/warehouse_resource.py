@@ -3,10 +3,12 @@
 import dagster as dg
 
 from optiinfra_pipelines.customers import Customers, load_customers
-from optiinfra_pipelines.settings import Settings, load_settings
+from optiinfra_pipelines.settings import DuckDBAddress, Settings, load_settings
 from optiinfra_pipelines.tables import ALL_TABLES
 from optiinfra_pipelines.warehouse import open_warehouse
 from optiinfra_pipelines.warehouse.protocol import Warehouse
+
+_prepared: set[str] = set()  # warehouses whose tables this process has seen to; a run opens its own many times
 
 
 class WarehouseResource(dg.ConfigurableResource):
@@ -18,8 +20,12 @@ class WarehouseResource(dg.ConfigurableResource):
 
     def open(self, run_id: str = "") -> Warehouse:
         """The warehouse with all tables as their contracts say; statements and loads carry `run_id`."""
-        warehouse = open_warehouse(self.settings(), run_id)
-        warehouse.create_tables(ALL_TABLES)
+        settings = self.settings()
+        warehouse, address = open_warehouse(settings, run_id), settings.warehouse_address
+        gone = isinstance(address, DuckDBAddress) and not address.path.exists()
+        if gone or str(address) not in _prepared:
+            warehouse.create_tables(ALL_TABLES)
+            _prepared.add(str(address))
         return warehouse
 
 

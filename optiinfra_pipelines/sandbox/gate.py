@@ -202,7 +202,7 @@ def serve_apart(module: str, *arguments: str) -> Iterator[str]:
             raise RuntimeError(f"{module} did not start; is the `sandbox` extra installed?")
         yield line.removeprefix("listening on ").strip()
     finally:
-        process.terminate()
+        process.kill()  # it has nothing to lose, and a supervisor may have made it deaf to SIGTERM
         process.wait()
         if process.stdout:
             process.stdout.close()

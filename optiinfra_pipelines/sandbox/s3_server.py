@@ -183,7 +183,7 @@ def serve_s3(access_key: str | None = None) -> Iterator[str]:
             raise RuntimeError("the sandbox's S3 server did not start; is the `sandbox` extra installed?")
         yield line.removeprefix("listening on ").strip()
     finally:
-        process.terminate()
+        process.kill()  # it has nothing to lose, and a supervisor may have made it deaf to SIGTERM
         process.wait()
         if process.stdout:
             process.stdout.close()

@@ -96,6 +96,10 @@ class ClickHouseWarehouse:
         visible = VISIBLE_LOADS.format(loads=self.name(LOADS))
         return f"(SELECT * FROM {self.name(table)} WHERE {schema.load_column(table)} IN ({visible}))"
 
+    @contextmanager
+    def session(self) -> Iterator["ClickHouseWarehouse"]:
+        yield self  # its client keeps its connections anyway
+
     def create_tables(self, tables: Iterable[Table]) -> None:
         tables = list(tables)
         additions = schema.plan(tables, {each.full_name: self._columns(each) for each in tables}, column_type)

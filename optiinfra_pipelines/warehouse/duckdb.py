@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -45,6 +46,7 @@ class DuckDBWarehouse:
         self.run_id = run_id
         self.keep_loads = keep_loads
         self._lock_timeout = lock_timeout
+        self._held: duckdb.DuckDBPyConnection | None = None
         self._config: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": memory_limit,
             "preserve_insertion_order": "false",
@@ -61,6 +63,13 @@ class DuckDBWarehouse:
             return f"(SELECT * FROM {table.full_name})"
         visible = VISIBLE_LOADS.format(loads=LOADS.full_name)
         return f"(SELECT * FROM {table.full_name} WHERE {schema.load_column(table)} IN ({visible}))"
+
+    @contextmanager
+    def session(self) -> Iterator["DuckDBWarehouse"]:
+        with self._connection(read_only=False) as con:
+            held = copy(self)
+            held._held = con
+            yield held
 
     def create_tables(self, tables: Iterable[Table]) -> None:
         tables = list(tables)
@@ -142,13 +151,14 @@ class DuckDBWarehouse:
 
     @contextmanager
     def _connection(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
-        con = self._open(read_only=read_only and self.path.exists())
+        con = self._held or self._open(read_only=read_only and self.path.exists())
         try:
             yield con
         except duckdb.Error as error:
             raise WarehouseError(_advice(self.path, error)) from error
         finally:
-            con.close()
+            if con is not self._held:
+                con.close()
 
     def _open(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         self.path.parent.mkdir(parents=True, exist_ok=True)

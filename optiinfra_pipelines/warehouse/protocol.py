@@ -60,10 +60,15 @@ class Load(Protocol):
 
 
 class Warehouse(Protocol):
-    """Tables under contract on one engine. Connections are opened per call: nothing is held between calls."""
+    """Tables under contract on one engine. Outside of a session nothing is held between calls."""
 
     engine: Engine
     run_id: str  # of the Dagster run that the statements and loads are traced to
+
+    def session(self) -> "AbstractContextManager[Warehouse]":
+        """The same warehouse with one connection for all calls in the block: many small calls cost one opening. The
+        embedded engine lets nobody else in meanwhile, so no block waits for anything else."""
+        ...
 
     def create_tables(self, tables: Iterable[Table]) -> None:
         """Create what is missing and add missing columns; SchemaConflict, and no change, where that is not enough."""
