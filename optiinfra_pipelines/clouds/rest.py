@@ -4,11 +4,12 @@ What is asked and what the answers mean is each provider's. SDKs (boto3, Azure M
 """
 
 import json
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
-from functools import partial
+from functools import cache, partial
 from hashlib import sha256
 from typing import Any
 
@@ -32,6 +33,12 @@ class RetryLater(Exception):
         super().__init__(str(error))
         self.error = error
         self.seconds = seconds
+
+
+@cache
+def trusted() -> ssl.SSLContext:
+    """The authorities whose certificates HTTPS is checked by, read once a process: each reading takes 30 ms."""
+    return httpx.create_ssl_context()
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -7,12 +7,23 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from optiinfra_pipelines.sandbox.fleet import _SHAPES, PLACES, Fleet, Shape
+from optiinfra_pipelines.sandbox.fleet import PLACES, Fleet, Shape
 from optiinfra_pipelines.sandbox.fleet_bills import FleetCharge, charges
 from optiinfra_pipelines.windows import billing_periods
 
 _METRICS = ("UnblendedCost", "AmortizedCost", "NetUnblendedCost", "NetAmortizedCost", "BlendedCost")
 _LOCATION = "US East (N. Virginia)"
+Offer = tuple[str, dict[str, str], str, Decimal]
+# What is sold beside the fleet's types, at the list prices of autumn 2026.
+_PLAIN = (
+    (
+        "AmazonEC2",
+        {"productFamily": "Storage", "volumeApiName": "gp3", "usagetype": "EBS:VolumeUsage.gp3"},
+        *("GB-Mo", "0.0800000000"),
+    ),
+    ("AmazonEC2", {"productFamily": "Storage Snapshot", "usagetype": "EBS:SnapshotUsage"}, "GB-Mo", "0.0500000000"),
+    ("AmazonVPC", {"group": "VPCPublicIPv4Address", "usagetype": "PublicIPv4:IdleAddress"}, "Hrs", "0.0050000000"),
+)
 
 
 def dimensions(charge: FleetCharge) -> dict[str, str]:
@@ -93,60 +104,45 @@ def _midnight(day: date) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
-def products(service: str, wanted: Mapping[str, str]) -> list[str]:
+def products(fleet: Fleet, service: str, wanted: Mapping[str, str]) -> list[str]:
     """PriceList of GetProducts: the products whose attributes are the wanted ones, each as JSON in a string."""
     found = []
-    for offered, attributes, unit, price in _offers():
+    for offered, attributes, unit, price in _offers(fleet):
         if offered == service and all(attributes.get(name) == value for name, value in wanted.items()):
             found.append(_product(offered, attributes, unit, price))
     return found
 
 
-def _offers() -> list[tuple[str, dict[str, str], str, Decimal]]:
+def _offers(fleet: Fleet) -> list[Offer]:
+    """Service, attributes, unit and price of everything sold: the fleet's types, a disk, a snapshot, an address."""
+    shapes = {
+        each.shape.native_type: (each.resource_type, each.shape)
+        for each in fleet.resources
+        if each.cloud == "aws" and each.shape
+    }
+    found = [
+        ("AmazonRDS", _database(shape), "Hrs", shape.hourly)
+        if kind == "database"
+        else ("AmazonEC2", _machine(shape), "Hrs", shape.hourly)
+        for kind, shape in shapes.values()
+    ]
+    found += [(service, dict(attributes), unit, Decimal(price)) for service, attributes, unit, price in _PLAIN]
     place = {"regionCode": PLACES["aws"][0], "location": _LOCATION, "locationType": "AWS Region"}
-    shapes = _SHAPES["aws"]
-    offers = [
-        ("AmazonEC2", {**place, **_machine(shapes[name])}, "Hrs", shapes[name].hourly) for name in ("small", "gpu")
-    ]
-    database = shapes["database"]
-    offers += [
-        (
-            "AmazonRDS",
-            {
-                **place,
-                "productFamily": "Database Instance",
-                "instanceType": database.native_type,
-                "usagetype": f"InstanceUsage:{database.native_type}",
-                "vcpu": f"{database.vcpus:g}",
-                "memory": f"{database.memory_gib:g} GiB",
-                "storage": "EBS Only",
-                "databaseEngine": "PostgreSQL",
-                "deploymentOption": "Single-AZ",
-                "licenseModel": "No license required",
-            },
-            "Hrs",
-            database.hourly,
-        ),
-        (
-            "AmazonEC2",
-            {**place, "productFamily": "Storage", "volumeApiName": "gp3", "usagetype": "EBS:VolumeUsage.gp3"},
-            "GB-Mo",
-            Decimal("0.0800000000"),
-        ),
-        (
-            "AmazonEC2",
-            {**place, "productFamily": "Storage Snapshot", "usagetype": "EBS:SnapshotUsage"},
-            "GB-Mo",
-            Decimal("0.0500000000"),
-        ),
-        (
-            "AmazonVPC",
-            {**place, "group": "VPCPublicIPv4Address", "usagetype": "PublicIPv4:IdleAddress"},
-            "Hrs",
-            Decimal("0.0050000000"),
-        ),
-    ]
-    return offers
+    return [(service, {**place, **attributes}, unit, price) for service, attributes, unit, price in found]
+
+
+def _database(shape: Shape) -> dict[str, str]:
+    return {
+        "productFamily": "Database Instance",
+        "instanceType": shape.native_type,
+        "usagetype": f"InstanceUsage:{shape.native_type}",
+        "vcpu": f"{shape.vcpus:g}",
+        "memory": f"{shape.memory_gib:g} GiB",
+        "storage": "EBS Only",
+        "databaseEngine": "PostgreSQL",
+        "deploymentOption": "Single-AZ",
+        "licenseModel": "No license required",
+    }
 
 
 def _machine(shape: Shape) -> dict[str, str]:

@@ -83,7 +83,7 @@ def listed(found: Mapping[Key, Measure], namespace: str) -> list[dict[str, Any]]
     machine's disks once more as one group."""
     metrics = dict.fromkeys((each.namespace, each.name, each.dimensions) for each in found.values())
     ours = [each for each in metrics if each[0] == namespace]
-    extra = []
+    extra: list[tuple[str, str, tuple[tuple[str, str], ...]]] = []
     for space, name, dimensions in ours:
         if name == "disk_used_percent":
             instance = dict(dimensions)["InstanceId"]

@@ -44,8 +44,9 @@ FAULTS: Mapping[str, Fault | None] = {
     "timeout": Fault("hang", seconds=2, match="/ec2"),
     "truncated_json": Fault("truncate", match="/ec2"),
     "partial_page": Fault("partial", match="/cloudwatch", times=4),  # ListMetrics thrice, then GetMetricData
-    "endless_cursor": Fault("endless", match="/rds", times=3),
-    "repeated_page": Fault("repeated", match="/rds", times=2),
+    # two pages in each of the two regions
+    "endless_cursor": Fault("endless", match="/rds", times=4),
+    "repeated_page": Fault("repeated", match="/rds", times=4),
     "token_expiry": Fault("expired", match="/rds"),
     "clock_skew": Fault("skewed", match="/rds"),
     "empty_zone": None,  # a region with nothing in it answers an empty list: eu-west-1 always does here
@@ -197,7 +198,7 @@ class AwsApplication:
             return self._metric_data(request, self._measures(customer) if here else {}, fault)
         if operation == "GetProducts":
             wanted = {each["Field"]: each["Value"] for each in asked.get("Filters", ())}
-            page = self._page(request, "PriceList", aws_bill.products(asked["ServiceCode"], wanted), fault)
+            page = self._page(request, "PriceList", aws_bill.products(self._fleet, asked["ServiceCode"], wanted), fault)
             return {"FormatVersion": "aws_v1", **page}
         if operation == "GetCostAndUsage":
             results = aws_bill.cost_and_usage(self._fleet, customer, asked)

@@ -30,7 +30,7 @@ class Signature:
     service: str
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Refusal(Exception):
     """An error to be answered: the service's own code and words."""
 

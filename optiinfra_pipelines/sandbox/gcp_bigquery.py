@@ -13,6 +13,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import duckdb
+import pyarrow as pa
 
 from optiinfra_pipelines.sandbox.fleet import Fleet, Resource, account_of
 from optiinfra_pipelines.sandbox.fleet_bills import FleetCharge, bill_periods, charges
@@ -144,11 +145,10 @@ class BigQuery:
             self._tables, (_DETAILED, _FOCUS), (rows, [_focus(row) for row in _unnested(rows)]), strict=True
         ):
             self._database.execute(f'CREATE TABLE "{project}"."{name}" ({columns})')
-            for row in written:
-                names, marks = ", ".join(f'"{each}"' for each in row), ", ".join("?" * len(row))
-                self._database.execute(
-                    f'INSERT INTO "{project}"."{name}" ({names}) VALUES ({marks})', list(row.values())
-                )
+            # as Arrow: of a parameter {"key": ..., "value": ...} whose two texts are of one length DuckDB makes a map
+            self._database.register("written", pa.Table.from_pylist(written))
+            self._database.execute(f'INSERT INTO "{project}"."{name}" BY NAME SELECT * FROM written')
+            self._database.unregister("written")
         self._written.add(project)
 
 

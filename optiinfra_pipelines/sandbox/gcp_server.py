@@ -314,7 +314,7 @@ class GoogleCloud:
                 HTTPStatus.BAD_REQUEST, "Field filter had an invalid value: must specify a single metric type."
             )
         wire, aligner = gcp_wire.WIRES.get(types[0]), query.get("aggregation.perSeriesAligner", "")
-        if wire is None:
+        if wire is None:  # nor does Monitoring know a metric that nothing ever wrote, such as that of endpoints here
             message = f'Cannot find metric(s) that match type = "{types[0]}".'
             raise Refused(HTTPStatus.NOT_FOUND, message)
         if (aligner == "ALIGN_DELTA") != (wire.kind == "DELTA") or query.get("aggregation.alignmentPeriod") != "900s":

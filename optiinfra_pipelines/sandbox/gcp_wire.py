@@ -293,8 +293,6 @@ WIRES: Mapping[str, Wire] = {
     "aiplatform.googleapis.com/publisher/online_serving/model_invocation_count": Wire(
         "invocations", "DELTA", "INT64", "1"
     ),
-    # no customer of the fleet has an endpoint
-    "aiplatform.googleapis.com/prediction/online/prediction_count": Wire("predictions", "DELTA", "INT64", "1"),
     "aiplatform.googleapis.com/publisher/online_serving/token_count": Wire("tokens", "DELTA", "INT64", "1"),
 }
 _STATISTICS = {"ALIGN_MEAN": "average", "ALIGN_MAX": "maximum", "ALIGN_DELTA": "sum"}

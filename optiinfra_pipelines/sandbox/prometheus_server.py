@@ -216,8 +216,7 @@ def _error(kind: str, message: str) -> dict[str, str]:
     return {"status": "error", "errorType": kind, "error": message}
 
 
-def error_body(status: int, environ: Mapping[str, Any]) -> tuple[str, bytes]:
-    """An error in Prometheus's words; see gate.ErrorBody."""
+def _error_body(status: int, environ: Mapping[str, Any]) -> tuple[str, bytes]:
     kind = {429: "too_many_requests", 403: "forbidden", 503: "timeout"}.get(status, "internal")
     return "application/json", json.dumps(_error(kind, "query timed out in expression evaluation")).encode()
 
@@ -270,7 +269,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--latency", type=float, default=0.0, help="seconds to wait before each answer")
     options = parser.parse_args(arguments)
     fleet = Fleet(options.today, tuple(options.customers.split(",")), options.machines)
-    serve(Gate(PrometheusServer(fleet), error_body, (PARTIAL,), options.latency), options.port)
+    serve(Gate(PrometheusServer(fleet), _error_body, (PARTIAL,), options.latency), options.port)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""`python -m optiinfra_pipelines.sandbox.run`: the sandbox's clouds, two stages of bills materialised, truths compared.
+"""`python -m optiinfra_pipelines.sandbox.run`: the sandbox's clouds, two stages of bills and the last days of a fleet
+materialised, truths compared.
 
 The product runs in processes of its own and meets the sandbox only through customers.yaml and the environment.
 """
@@ -8,14 +9,20 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from itertools import chain
 
 from rich.console import Console
 
+from optiinfra_pipelines.sandbox.clouds import Clouds, serve_clouds
 from optiinfra_pipelines.sandbox.exports import publish
+from optiinfra_pipelines.sandbox.fleet import Fleet
+from optiinfra_pipelines.sandbox.fleet_truths import fleet_differences
 from optiinfra_pipelines.sandbox.s3_server import serve_s3
 from optiinfra_pipelines.sandbox.scenario import ACCESS_KEY_ID, customers_yaml, environment
 from optiinfra_pipelines.sandbox.verify import differences
-from optiinfra_pipelines.settings import load_settings
+from optiinfra_pipelines.settings import Settings, load_settings
 from optiinfra_pipelines.warehouse import open_warehouse
 
 _MATERIALIZE = [sys.executable, "-m", "optiinfra_pipelines.defs.materialize"]
@@ -25,32 +32,53 @@ def main(arguments: list[str] | None = None) -> int:
     """Publish, materialise, restate, materialise, compare; then run `--then` beside the servers. 0 when all is true."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--then", help="command to run while the sandbox's clouds are up, such as the web UI")
-    then = parser.parse_args(arguments).then
-    console = Console(stderr=True)
+    parser.add_argument("--days", type=int, default=14, help="UTC days of metrics, today among them (14)")
+    options = parser.parse_args(arguments)
     settings = load_settings()
     settings.home.mkdir(parents=True, exist_ok=True)
     customers = settings.home / "customers.yaml"
-    with serve_s3(ACCESS_KEY_ID) as endpoint:
-        customers.write_text(customers_yaml(endpoint), encoding="utf-8")
-        env = {**os.environ, **environment(), "OPTIINFRA_CUSTOMERS": str(customers)}
-        console.print("stage 1: bills of two customers on AWS, Azure and GCP")
-        publish(endpoint, 1)
-        if ended := subprocess.run([*_MATERIALIZE, "--bills-only"], env=env, check=False).returncode:
-            return ended
-        console.print("stage 2: one month restated, a late file, a new assembly")
-        truths = publish(endpoint, 2)
-        if ended := subprocess.run(_MATERIALIZE, env=env, check=False).returncode:
-            return ended
-        found = list(differences(open_warehouse(settings), truths))
-        for each in found:
-            console.print(f"[red]not as planted:[/red] {each}", highlight=False)
-        if found:
-            return 1
-        console.print(
-            f"[green]as planted:[/green] {len(truths.invoices)} invoices, {len(truths.providers)} provider totals and "
-            f"{len(truths.rejected)} rejected rows, to the last digit"
-        )
-        return subprocess.run(shlex.split(then), env=env, check=False).returncode if then else 0
+    with (
+        serve_s3(ACCESS_KEY_ID) as endpoint,
+        serve_clouds(Fleet(datetime.now(UTC).date())) as clouds,
+    ):
+        customers.write_text(customers_yaml(endpoint, connections=clouds.connections), encoding="utf-8")
+        given = {**environment(), **clouds.environment(), "OPTIINFRA_CUSTOMERS": str(customers)}
+        env = {**os.environ, **given}
+        failed = _materialise_and_compare(settings, endpoint, clouds, env, options.days)
+        if failed or not options.then:
+            return failed
+        return subprocess.run(shlex.split(options.then), env=env, check=False).returncode
+
+
+def _materialise_and_compare(
+    settings: Settings, endpoint: str, clouds: Clouds, env: Mapping[str, str], days: int
+) -> int:
+    """The status that the command ends with: 0 where everything ran and is as planted."""
+    console = Console(stderr=True)
+    console.print("stage 1: bills of two customers on AWS, Azure, GCP and Vultr")
+    publish(endpoint, 1)
+    if ended := subprocess.run([*_MATERIALIZE, "--bills-only"], env=env, check=False).returncode:
+        return ended
+    console.print(f"stage 2: one month restated, a late file, a new assembly; the fleet's last {days} days")
+    truths = publish(endpoint, 2)
+    if ended := subprocess.run([*_MATERIALIZE, "--days", str(days)], env=env, check=False).returncode:
+        return ended
+    warehouse = open_warehouse(settings)
+    found = list(chain(differences(warehouse, truths), fleet_differences(warehouse, clouds.fleet)))
+    for each in found[:50]:
+        console.print(f"[red]not as planted:[/red] {each}", highlight=False)
+    if found:
+        console.print(f"[red]{len(found)} things are not as planted[/red]")
+        return 1
+    console.print(
+        f"[green]as planted:[/green] {len(truths.invoices)} invoices, {len(truths.providers)} provider totals and "
+        f"{len(truths.rejected)} rejected rows, to the last digit"
+    )
+    console.print(
+        f"[green]as planted:[/green] {len(clouds.fleet.resources)} resources of {len(clouds.fleet.clouds)} clouds, "
+        "each of their metrics in each window, and their bills"
+    )
+    return 0
 
 
 if __name__ == "__main__":

@@ -4,13 +4,13 @@ How charges arise from it is in `bills.py` and `line_items.py`; how they are del
 """
 
 import calendar
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from itertools import product
 from random import Random
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import yaml
 
@@ -326,13 +326,19 @@ def _quantity(random: Random, bill: Bill, resource: Resource, day: date, slots: 
     return Decimal(round(float(resource.sku.daily) * share * 10**decimals)).scaleb(-decimals)
 
 
-def customers_yaml(s3_endpoint: str, scenario: Scenario | None = None) -> str:
-    """The customers file that makes the product collect these bills from the S3 server at `s3_endpoint`."""
+def customers_yaml(
+    s3_endpoint: str,
+    scenario: Scenario | None = None,
+    connections: Callable[[str], list[dict[str, Any]]] = lambda customer_id: [],
+) -> str:
+    """The customers file that makes the product collect these bills from the S3 server at `s3_endpoint`, and what
+    further `connections` each customer id has."""
     scenario = scenario or Scenario()
     customers = []
     for customer_id, name in CUSTOMER_NAMES.items():
         bills = [bill for bill in scenario.bills if bill.customer_id == customer_id]
-        customers.append({"id": customer_id, "name": name, "connections": [_connection(b, s3_endpoint) for b in bills]})
+        own = [*(_connection(bill, s3_endpoint) for bill in bills), *connections(customer_id)]
+        customers.append({"id": customer_id, "name": name, "connections": own})
     return yaml.safe_dump({"customers": customers}, sort_keys=False)
 
 

@@ -1,4 +1,7 @@
-"""Holds the warehouse against the sandbox's manifest of truths, to the last digit and to the row."""
+"""Holds the bills of the warehouse against the sandbox's manifest of truths, to the last digit and to the row.
+
+Bills of the fleet, which come from APIs over connections named ...-api, are `fleet_truths.py`'s.
+"""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -14,12 +17,12 @@ _INVOICES = """
 SELECT x_customer_id AS customer, x_connection_id AS connection, x_provider AS provider, BillingPeriodStart AS start,
        InvoiceId AS invoice, BillingCurrency AS currency, count(*) AS rows,
        sum(BilledCost) AS billed, sum(EffectiveCost) AS effective
-FROM {staging}.billing b GROUP BY 1, 2, 3, 4, 5, 6
+FROM {staging}.billing b WHERE x_connection_id NOT LIKE '%-api' GROUP BY 1, 2, 3, 4, 5, 6
 """
 _PROVIDERS = """
 SELECT customer_id AS customer, provider, currency, sum(rows) AS rows,
        sum(billed_cost) AS billed, sum(effective_cost) AS effective
-FROM {marts}.provider_costs_monthly t GROUP BY 1, 2, 3
+FROM {marts}.costs_daily t WHERE connection_id NOT LIKE '%-api' GROUP BY 1, 2, 3
 """
 _RESTATED = """
 SELECT count(*) AS n FROM {marts}.billing_restatements t

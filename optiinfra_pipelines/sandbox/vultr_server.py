@@ -21,12 +21,11 @@ from optiinfra_pipelines.sandbox import vultr_wire as wire
 from optiinfra_pipelines.sandbox.fleet import Fleet, Resource, Series, window_starts
 from optiinfra_pipelines.sandbox.fleet_bills import FleetCharge, bill_periods, charges
 from optiinfra_pipelines.sandbox.gate import FAULT_IN_ENVIRON, Fault, Gate, answer_json, serve, serve_apart
-from optiinfra_pipelines.sandbox.prometheus_server import PARTIAL, PrometheusServer
+from optiinfra_pipelines.sandbox.prometheus_server import PARTIAL
 from optiinfra_pipelines.sandbox.vultr_wire import Content
 from optiinfra_pipelines.windows import DAY
 
 ENDLESS, REPEAT = "endless", "repeat"
-_PROMETHEUS = "/prometheus"  # in front of what the Prometheus of Vultr's customers is asked
 FAULTS: Mapping[str, Fault | None] = {
     "throttled": Fault(status=429, times=2),  # Vultr sends no Retry-After
     "server_error_500": Fault(status=500, times=2),
@@ -84,7 +83,7 @@ def shown_resources(fleet: Fleet, customer_id: str) -> list[Resource]:
 
 
 def shown_series(fleet: Fleet, customer_id: str) -> Iterator[Series]:
-    """The series of 15-minute windows: those of the customer's Prometheus, for Vultr's own are of days."""
+    """The series of 15-minute windows: those of the connection's Prometheus, for Vultr's own are of days."""
     return prometheus_server.shown_series(fleet, customer_id, "vultr")
 
 
@@ -111,15 +110,11 @@ class VultrServer:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._prometheus = PrometheusServer(fleet)
         self._machines = {
             (each.customer_id, each.resource_id): each for each in fleet.resources if each.cloud == "vultr"
         }
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        if environ["PATH_INFO"].startswith(_PROMETHEUS):
-            environ["PATH_INFO"] = environ["PATH_INFO"].removeprefix(_PROMETHEUS)
-            return self._prometheus(environ, start_response)
         key = environ.get("HTTP_AUTHORIZATION", "").removeprefix("Bearer ")
         path = environ["PATH_INFO"].removeprefix("/v2")
         public = path in ("/plans", "/plans-metal")  # the two that ask for no key
@@ -238,8 +233,6 @@ def _refused(start_response: Any, status: int) -> Iterable[bytes]:
 
 
 def _error_body(status: int, environ: Mapping[str, Any]) -> tuple[str, bytes]:
-    if environ["PATH_INFO"].startswith(_PROMETHEUS):
-        return prometheus_server.error_body(status, environ)
     return "application/json", json.dumps({"error": _MESSAGES.get(status, ""), "status": status}).encode()
 
 
@@ -260,22 +253,20 @@ def serve_vultr(
 
 
 def connection(customer_id: str, url: str) -> Content:
-    """An entry of `connections` in customers.yaml; the machines are measured by a Prometheus at the same address."""
+    """An entry of `connections` in customers.yaml. `prometheus_server` says how machines are measured."""
     return {
         "id": "vultr-api",
         "provider": "vultr",
         "collect": ["billing", "metrics", "inventory", "prices"],
         "billing": {"location": "vultr://invoices"},
         "endpoints": {"api": url},
-        "prometheus": prometheus_server.prometheus(customer_id, url + _PROMETHEUS),
-        "credentials": {"api_key": _variable(customer_id), **prometheus_server.credentials(customer_id)},
+        "credentials": {"api_key": _variable(customer_id)},
     }
 
 
 def environment(customer_ids: Iterable[str]) -> dict[str, str]:
     """The environment variables that the connections name."""
-    ids = list(customer_ids)
-    return {_variable(each): _key(each) for each in ids} | prometheus_server.environment(ids)
+    return {_variable(each): _key(each) for each in customer_ids}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -131,7 +131,7 @@ def test_a_page_of_2000_machines_is_rendered_in_well_under_a_second() -> None:
 
 def test_everything_that_is_shown_has_a_wire_and_secrets_are_recognisable() -> None:
     shown = {series.metric for series in shown_series(FLEET, "acme")}
-    wires = {wire.metric for wire in WIRES.values()} - {"tokens", "predictions"} | {"input_tokens", "output_tokens"}
+    wires = {wire.metric for wire in WIRES.values()} - {"tokens"} | {"input_tokens", "output_tokens"}
     assert shown == wires
     assert len(shown_resources(FLEET, "acme")) == len(FLEET.of("acme", "gcp")) - 1  # a model is in no inventory
     assert "canary-gcp-acme-key" in environment(["acme"])["SANDBOX_GCP_KEY_ACME"]

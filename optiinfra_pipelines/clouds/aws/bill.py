@@ -23,7 +23,7 @@ MONTHS = 14
 COLUMNS = (
     *("BillingPeriodStart", "BillingPeriodEnd", "ChargePeriodStart", "ChargePeriodEnd"),
     *("BillingAccountId", "SubAccountId", "BillingCurrency", "BilledCost", "EffectiveCost"),
-    *("ChargeCategory", "ChargeDescription", "ConsumedQuantity", "ConsumedUnit"),
+    *("ChargeCategory", "ChargeClass", "ChargeDescription", "ConsumedQuantity", "ConsumedUnit"),
     *("ProviderName", "PublisherName", "InvoiceIssuerName", "ServiceName", "SkuMeter"),
     *("x_Estimated", "x_RecordType", "x_UsageType"),
 )
@@ -102,6 +102,7 @@ def charge_rows(result: Mapping[str, Any], grouping: tuple[str, str], period: Bi
             "BilledCost": costs["UnblendedCost"],
             "EffectiveCost": costs["AmortizedCost"],
             "ChargeCategory": CHARGE_CATEGORIES.get(record, "Usage"),
+            "ChargeClass": "Correction" if record == "Refund" else None,
             "ChargeDescription": f"{said['SERVICE']} {said.get('USAGE_TYPE', record)}",
             "ConsumedQuantity": costs["UsageQuantity"] if measured else None,
             "ConsumedUnit": usage["Unit"] if measured else None,

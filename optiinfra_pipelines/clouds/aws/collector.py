@@ -90,8 +90,8 @@ class AwsCollector:
             places = _places(pool, self._source, findings)
             one_of = {region: account for account, region in places}  # list prices are the same for every account
             work = [(account, region, what) for region, account in one_of.items() for what in price_list.PRODUCTS]
-            for _, rows in _side_by_side(pool, findings, work, lambda each: _priced(*each)):
-                findings.add_rows(PRICES["aws"], rows)
+            for _, part in _side_by_side(pool, findings, work, lambda each: _priced(*each)):
+                findings.add(part)
         return findings
 
 
@@ -175,9 +175,13 @@ def _measured(account: Account, region: str, series: Sequence[Query], span: Wind
         ScanBy="TimestampAscending",
     )
     results: list[Mapping[str, Any]] = []
-    with findings.part():
+    try:
         for page in pages:
             results += page["MetricDataResults"]
+    except CollectionError as error:  # what earlier pages brought is kept, it has been paid for
+        if error.kind == "budget":
+            raise
+        findings.failures.append(error)
     findings.tables.append(metric_rows(series, results, span))
     last = {each["Id"]: each["StatusCode"] for each in results}
     broken = sorted({status for status in last.values() if status != "Complete"})
@@ -190,7 +194,7 @@ def _measured(account: Account, region: str, series: Sequence[Query], span: Wind
     return findings
 
 
-def _priced(account: Account, region: str, what: price_list.Product) -> list[dict[str, Any]]:
+def _priced(account: Account, region: str, what: price_list.Product) -> Findings:
     filters = [{"Type": "TERM_MATCH", "Field": name, "Value": value} for name, value in what.filters.items()]
     filters.append({"Type": "TERM_MATCH", "Field": "regionCode", "Value": region})
     pages = account.pages(
@@ -200,4 +204,9 @@ def _priced(account: Account, region: str, what: price_list.Product) -> list[dic
         FormatVersion="aws_v1",
         MaxResults=100,
     )
-    return [row for page in pages for text in page["PriceList"] for row in price_list.rows(text, what.kind)]
+    findings, rows = Findings(), list[dict[str, Any]]()
+    for text in (text for page in pages for text in page["PriceList"]):
+        with findings.part():  # one product that cannot be read keeps none of the others
+            rows += price_list.rows(text, what.kind)
+    findings.add_rows(PRICES["aws"], rows)
+    return findings

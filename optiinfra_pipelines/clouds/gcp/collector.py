@@ -1,6 +1,5 @@
 """Google Cloud collected: inventory, metrics and prices of the projects of one connection."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +27,8 @@ from optiinfra_pipelines.windows import Window
 
 _THREADS = 8
 _TYPES_A_FILTER = 40  # names in one filter of machineTypes: keeps the URL under 4 kB
+# Monitoring's 404 where nothing in the project ever wrote a metric, such as an agent's where no agent runs
+_NEVER_WRITTEN = "Cannot find metric(s)"
 Task = Callable[[], Findings]
 
 
@@ -59,7 +60,7 @@ class GcpCollector:
             tasks: list[Task] = []
             for project in self._projects(cloud):
                 own = [row for row in resources if row["account_id"] == project]
-                devices = devices_of(own, json.loads)
+                devices = devices_of(own)
                 tasks += [
                     partial(_measured, cloud, _Question(project, query, span, devices, expected))
                     for query, expected in _worth_asking(own)
@@ -202,8 +203,12 @@ def _points(cloud: GoogleCloud, question: _Question, statistic: Statistic) -> Po
     terms = [f'project = "{question.project}"', f'metric.type = "{query.mapping.native}"']
     terms += [f'metric.labels.{name} = "{value}"' for name, value in query.labels.items()]
     aligner, expression = ALIGNERS[statistic], " AND ".join(terms)
-    for page in cloud.series(question.project, expression, aligner, question.span, SECONDS, question.expected):
-        points.add(page, question.project, query, _regions(cloud.source))
+    try:
+        for page in cloud.series(question.project, expression, aligner, question.span, SECONDS, question.expected):
+            points.add(page, question.project, query, _regions(cloud.source))
+    except CollectionError as error:
+        if error.kind != "not_configured" or _NEVER_WRITTEN not in str(error):
+            raise
     return points
 
 

@@ -4,6 +4,7 @@ A window is named by its end on this wire and by its start in the contract; poin
 on in the next page, and a point without a value is no row.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -215,12 +216,12 @@ def _component(query: MetricQuery) -> Callable[[Mapping[str, str]], str | None]:
     return lambda labels: ""
 
 
-def devices_of(resources: Iterable[Mapping[str, Any]], details: Callable[[str], Any]) -> Devices:
-    """Which volume is which device of which machine, from inventory rows; `details` decodes their JSON."""
+def devices_of(resources: Iterable[Mapping[str, Any]]) -> Devices:
+    """Which volume is which device of which machine, from inventory rows."""
     found = {}
     for row in resources:
         if row["resource_type"] == "volume" and row["attached_to"]:
-            device = details(row["details"]).get("device_name")
+            device = json.loads(row["details"]).get("device_name")
             if device:
                 found[row["attached_to"], device] = row["resource_id"]
     return found

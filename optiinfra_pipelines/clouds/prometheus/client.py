@@ -5,6 +5,7 @@ Source: https://prometheus.io/docs/prometheus/latest/querying/api/#range-queries
 
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -12,38 +13,47 @@ import httpx
 from optiinfra_pipelines.clouds.collecting import Findings, Source
 from optiinfra_pipelines.clouds.prometheus.parser import SECONDS, machines_by_label, parse_matrix, window_ends
 from optiinfra_pipelines.clouds.prometheus.vocabulary import EXPORTERS, exporter_query
-from optiinfra_pipelines.clouds.rest import Api
+from optiinfra_pipelines.clouds.rest import Api, trusted
 from optiinfra_pipelines.errors import CollectionError
 from optiinfra_pipelines.tables.contract import Table
 from optiinfra_pipelines.windows import DAY, Window
 
 # Prometheus refuses more than 11,000 points a series; a day has 96, and of thousands of machines it is enough at once.
 LONGEST = DAY
+_SOURCE = "prometheus:query_range"
 
 
 def prometheus_metrics(source: Source, table: Table, resources: Sequence[Mapping[str, Any]], span: Window) -> Findings:
     """Rows of `table` (a provider's raw metrics) from the connection's Prometheus: 15-minute windows of `span`.
 
     `resources` are inventory rows; a series is of the machine whose id, name or IP address the resource label holds,
-    else of a machine with that label as its id. An exporter that fails is one failure; CollectionError (auth,
-    not_configured) where the server refuses to answer at all.
+    else of a machine with that label as its id. An exporter that fails is one failure. CollectionError: auth where the
+    server refuses all, not_configured where the connection names no server or a label that can be none.
     """
     config = source.connection.prometheus
     if config is None:
         raise CollectionError("not_configured", f"{source.name} has no prometheus section in customers.yaml")
+    queries = {exporter: exporter_query(exporter, config.resource_label) for exporter in EXPORTERS}
     machines = machines_by_label(resources)
-    findings = Findings()
-    with httpx.Client() as client:
+    with httpx.Client(verify=trusted()) as client, ThreadPoolExecutor(len(queries)) as pool:
         api = Api(source, "prometheus", config.url, client, lambda renew: _authorization(source))
-        for exporter in EXPORTERS:
-            promql = exporter_query(exporter, config.resource_label)
+
+        def ask(exporter: str) -> Findings:
+            findings = Findings()
             with findings.part():
                 for part in _parts(span):
-                    result = _query_range(api, source, findings, promql, part)
-                    found = parse_matrix(result, machines, part, table, f"prometheus:query_range/{exporter}")
-                    findings.tables += [found] if found.num_rows else []
-    if len(findings.failures) == len(EXPORTERS) and all(each.kind == "auth" for each in findings.failures):
-        raise findings.failures[0]
+                    result, missing = _query_range(api, source, queries[exporter], part)
+                    findings.tables.append(parse_matrix(result, machines, part, table, f"{_SOURCE}/{exporter}"))
+                    findings.failures += missing
+            return findings
+
+        answers = list(pool.map(ask, queries))
+    refused = [failure for each in answers for failure in each.failures if failure.kind == "auth"]
+    if len(refused) == len(answers):
+        raise refused[0]
+    findings = Findings()
+    for each in answers:
+        findings.add(each)
     return findings
 
 
@@ -54,7 +64,10 @@ def _parts(span: Window) -> Iterator[Window]:
         start += LONGEST
 
 
-def _query_range(api: Api, source: Source, findings: Findings, promql: str, span: Window) -> list[dict[str, Any]]:
+def _query_range(
+    api: Api, source: Source, promql: str, span: Window
+) -> tuple[list[dict[str, Any]], list[CollectionError]]:
+    """The matrix, and a failure where the server says that something is missing in it."""
     start, end = window_ends(span)
     params = {"query": promql, "start": int(start.timestamp()), "end": int(end.timestamp()), "step": SECONDS}
     answer = api.get("/api/v1/query_range", "query_range", params)
@@ -66,12 +79,9 @@ def _query_range(api: Api, source: Source, findings: Findings, promql: str, span
         raise CollectionError("malformed", f"{source.name}: prometheus query_range: the answer is no matrix")
     # Thanos, Mimir and others answer with what they have and warn of what is missing; PromQL's warnings are no such
     partial = [each for each in answer.get("warnings") or () if not str(each).startswith("PromQL")]
-    if partial:
-        said = "; ".join(map(str, partial))[:300]
-        findings.failures.append(
-            CollectionError("transient", f"{source.name}: prometheus query_range is not whole: {said}")
-        )
-    return data["result"]
+    said = "; ".join(map(str, partial))[:300]
+    missing = CollectionError("transient", f"{source.name}: prometheus query_range is not whole: {said}")
+    return data["result"], [missing] if partial else []
 
 
 def _authorization(source: Source) -> Mapping[str, str]:

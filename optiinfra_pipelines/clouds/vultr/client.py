@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from optiinfra_pipelines.clouds.collecting import Source
-from optiinfra_pipelines.clouds.rest import Api, pages
+from optiinfra_pipelines.clouds.rest import Api, pages, trusted
 from optiinfra_pipelines.errors import CollectionError
 
 PUBLIC = "https://api.vultr.com"
@@ -44,14 +44,23 @@ _PACE = Pace(REQUESTS_A_SECOND)  # one for the process: the public API's limit i
 
 
 class VultrApi:
-    """The API of one connection. Methods raise CollectionError as rest.Api does; numbers with a point are Decimal."""
+    """The API of one connection. Methods raise CollectionError as rest.Api does; numbers with a point are Decimal.
+
+    CollectionError (not_configured) where the connection has no key.
+    """
 
     def __init__(self, source: Source, page_size: int = PAGE_SIZE) -> None:
+        key = source.secret("api_key")
+        if not key:
+            raise CollectionError(
+                "not_configured", f"{source.name}: name an environment variable under credentials.api_key"
+            )
         self.source = source
         self._page_size = page_size
+        headers = {"Authorization": f"Bearer {key}"}
         base_url = source.endpoint("api", PUBLIC)
-        client = httpx.Client(event_hooks={"request": [_PACE] if base_url == PUBLIC else []})
-        self._api = Api(source, "vultr", base_url, client, self._authorize, parse_float=Decimal)
+        client = httpx.Client(verify=trusted(), event_hooks={"request": [_PACE] if base_url == PUBLIC else []})
+        self._api = Api(source, "vultr", base_url, client, lambda renew: headers, parse_float=Decimal)
 
     def get(self, path: str) -> Any:
         """The decoded answer to GET /v2`path`."""
@@ -83,14 +92,6 @@ class VultrApi:
                 f"{self.source.name}: vultr {path}: {len(items)} of {min(totals)} items came; the next run tries again",
             )
         return items
-
-    def _authorize(self, renew: bool) -> Mapping[str, str]:
-        key = self.source.secret("api_key")
-        if not key:
-            raise CollectionError(
-                "not_configured", f"{self.source.name}: name an environment variable under credentials.api_key"
-            )
-        return {"Authorization": f"Bearer {key}"}
 
 
 def _next_cursor(page: Any) -> str | None:

@@ -78,13 +78,21 @@ class VultrCollector:
 
     def _bandwidth(self, machine: Mapping[str, Any], days: Sequence[datetime]) -> Rows:
         kind = "bare-metals" if json.loads(machine["details"]).get("kind") == "bare_metal" else "instances"
-        answer = self.api.get(f"/{kind}/{machine['resource_id']}/bandwidth")
+        try:
+            answer = self.api.get(f"/{kind}/{machine['resource_id']}/bandwidth")
+        except CollectionError as error:
+            if error.kind == "not_configured":  # 404: the machine went after the inventory was taken
+                return []
+            raise
         return parse_bandwidth(answer, machine["resource_id"], days, f"vultr:/v2/{kind}/{{id}}/bandwidth")
 
     def _instances(self) -> Rows:
-        found = self.api.list("/instances", "instances")
-        plans = {each["id"]: each for each in self.api.list("/plans", "plans", ALL_PLANS)} if found else {}
-        return [parsed.instance(each, plans) for each in found]
+        # nearly every account has instances: their plans are asked for beside them and not after
+        with ThreadPoolExecutor(1) as pool:
+            plans = pool.submit(self.api.list, "/plans", "plans", ALL_PLANS)
+            found = self.api.list("/instances", "instances")
+        by_id = {each["id"]: each for each in plans.result()}
+        return [parsed.instance(each, by_id) for each in found]
 
     def _bare_metals(self) -> Rows:
         found = self.api.list("/bare-metals", "bare_metals")

@@ -34,7 +34,7 @@ USAGE = {
 
 
 def _charges(*rows: dict[str, Any], cost: str = "1.5", period: BillingPeriod = NOVEMBER) -> list[dict[str, Any]]:
-    texts = [json.dumps({**USAGE, "cost": 0, **row}).replace('"cost": 0,', f'"cost": {cost},') for row in rows]
+    texts = [json.dumps({**USAGE, **row, "cost": "<cost>"}).replace('"<cost>"', cost) for row in rows]
     return list(detailed_charges(texts, period).to_pylist())
 
 

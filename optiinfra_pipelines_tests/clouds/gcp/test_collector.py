@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 
 from optiinfra_pipelines.clouds.collecting import Calls, naive_utc
+from optiinfra_pipelines.clouds.gcp.client import Access, open_cloud
 from optiinfra_pipelines.clouds.gcp.collector import GcpCollector
 from optiinfra_pipelines.errors import CollectionError
 from optiinfra_pipelines.sandbox.fleet import Resource, window_starts
@@ -100,6 +101,19 @@ def test_metrics_take_one_request_a_metric_type_and_statistic(cloud: Cloud, open
     idle = [row for row in inventory if row["resource_type"] == "snapshot"]
     collector.metrics(idle, SPAN)
     assert cloud.requests == {path: 3}  # models alone, which no inventory lists
+
+
+def test_a_metric_that_nothing_ever_wrote_is_no_failure_and_an_unknown_project_is(open_source: OpenSource) -> None:
+    source = open_source()
+    endpoints = 'metric.type = "aiplatform.googleapis.com/prediction/online/prediction_count"'
+    with open_cloud(source, Access(source)) as google:
+        pages = google.series(source.connection.accounts[0], endpoints, "ALIGN_DELTA", SPAN, 900, 0)
+        with pytest.raises(CollectionError) as unknown:
+            next(pages)
+    assert unknown.value.kind == "not_configured"  # as it is for every customer of the sandbox; and yet
+    assert GcpCollector(source).metrics([], SPAN).failures == []
+    with pytest.raises(CollectionError):
+        GcpCollector(open_source(accounts=["no-such-project"])).metrics([], SPAN)
 
 
 def test_calls_are_accounted_for_with_the_price_of_the_series_that_they_return(open_source: OpenSource) -> None:

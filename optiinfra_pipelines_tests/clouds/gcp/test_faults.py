@@ -159,3 +159,15 @@ def test_no_token_because_google_is_out_of_order_is_transient(cloud: Cloud, open
     with pytest.raises(CollectionError) as silent:
         GcpCollector(open_source()).inventory()
     assert silent.value.kind == "transient"
+
+
+def test_partial_page_failure_keeps_what_came_and_says_what_did_not(
+    cloud: Cloud, open_source: OpenSource, inventory: list[Any]
+) -> None:
+    cloud.break_with(Fault("partial_page", match="/aggregated/instances"))
+    cloud.break_with(Fault("status", 503, times=9, match="pageToken"))
+    found = GcpCollector(replace(open_source(), attempts=1)).inventory()
+    assert [(error.kind, "instances.aggregatedList" in str(error)) for error in found.failures] == [("transient", True)]
+    machines = [row["name"] for row in rows_of(found) if row["resource_type"] == "machine"]
+    assert machines == [next(row["name"] for row in inventory if row["resource_type"] == "machine")]
+    assert len(rows_of(found)) == len(inventory) - 5, "the six machines but one are missing, nothing else is"

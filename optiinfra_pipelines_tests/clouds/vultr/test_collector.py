@@ -124,6 +124,15 @@ def test_a_resource_younger_than_the_day_has_no_row(vultr_url: str) -> None:
     assert {row["window_start"] for row in rows_of(findings)} == {naive_utc(MIDNIGHT - ago * DAY) for ago in (1, 2, 3)}
 
 
+def test_a_machine_that_went_since_the_inventory_has_no_rows_and_is_no_failure(vultr_url: str) -> None:
+    source = open_source(vultr_url)
+    [row, *_] = inventory_rows(source)
+    gone = {**row, "resource_id": "00000000-0000-4000-8000-000000000000"}
+    findings = VultrCollector(source).metrics([gone, row], Window(MIDNIGHT - DAY, MIDNIGHT))
+    assert findings.failures == []
+    assert {each["resource_id"] for each in rows_of(findings)} == {row["resource_id"]}
+
+
 def test_prices_are_by_plan_and_place_with_overrides_and_without_the_free_plan(vultr_url: str) -> None:
     findings = VultrCollector(open_source(vultr_url)).prices()
     assert findings.failures == []
@@ -167,7 +176,7 @@ def test_a_wrong_key_is_refused_as_a_whole_and_not_shown(vultr_url: str) -> None
 def test_a_connection_without_a_key_is_not_configured(vultr_url: str) -> None:
     source = open_source(vultr_url)
     with pytest.raises(CollectionError) as refused:
-        VultrApi(Source("acme", source.connection, {})).list("/instances", "instances")
+        VultrCollector(Source("acme", source.connection, {}))
     assert refused.value.kind == "not_configured"
 
 
