@@ -48,6 +48,7 @@ class Wire:
         self.customer_id = customer_id
         self.resources = fleet.of(customer_id, "azure")
         self.by_id = {each.resource_id: each for each in self.resources}
+        self._numbers = {each.resource_id: number for number, each in enumerate(self.resources)}
         self.account = self.resources[0].account_id
 
     @cached_property
@@ -186,9 +187,7 @@ class Wire:
         return f"/subscriptions/{self.account}/resourceGroups/{_GROUP}/providers/{provider}/{machine.name}-nic"
 
     def _interface(self, machine: Resource) -> dict[str, Any]:
-        number = (
-            self.resources.index(machine) if len(self.resources) < 100 else int(machine.name.rpartition("-")[2] or 0)
-        )
+        number = self._numbers[machine.resource_id]
         primary = {"name": "primary", "properties": {"privateIPAddress": f"10.0.{number // 250}.{number % 250 + 4}"}}
         type_ = "microsoft.network/networkinterfaces"
         return self._base(self._interface_id(machine), f"{machine.name}-nic", type_) | {

@@ -1,7 +1,7 @@
 """The bill of an Azure subscription by the Cost Management query API, as FOCUS rows: actual cost is what is billed,
 amortised cost what is effective. Exports in Blob tell more (prices, tags): this is for where there are none."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -23,7 +23,8 @@ GROUPING = (
 _COST, _QUANTITY = "Cost", "UsageQuantity"  # answers name their columns so, whatever alias is asked for
 _MONTHS = 12  # the API takes a year at once
 Charge = dict[str, str | None]
-Answer = dict[tuple[Any, ...], tuple[Decimal, Decimal | None]]
+Row = Mapping[str, Any]
+Key = tuple[str | None, ...]
 
 
 class CostManagementBill:
@@ -53,36 +54,42 @@ class CostManagementBill:
     def rows(self, period: BillingPeriod) -> pa.Table:
         """The charges of `period`, one a day and group; no rows where there is no bill yet. CollectionError: what
         rest.Api raises, and malformed where the answer has columns that were not asked for."""
-        actual, currency = self._answer("ActualCost", period)
-        amortised, other = self._answer("AmortizedCost", period)
-        charges = [
-            _charge(
-                period, key, actual.get(key), amortised.get(key), currency.get(key) or other[key], self._subscription
-            )
-            for key in sorted({*actual, *amortised}, key=repr)
+        answers = [
+            list(self._rows(_body(kind, period.start, period.end, "Daily", GROUPING)))
+            for kind in ("ActualCost", "AmortizedCost")
         ]
+        charges = charge_rows(period, self._subscription, *answers)
         names = sorted({name for charge in charges for name in charge})
         return pa.table({name: pa.array([each.get(name) for each in charges], pa.string()) for name in names})
-
-    def _answer(self, kind: str, period: BillingPeriod) -> tuple[Answer, dict[tuple[Any, ...], str]]:
-        """Cost and quantity by (day, *GROUPING), and the currency of each."""
-        found: Answer = {}
-        currencies: dict[tuple[Any, ...], str] = {}
-        for row in self._rows(_body(kind, period.start, period.end, "Daily", GROUPING)):
-            key = (str(row["UsageDate"]), *(row[name] for name in GROUPING))
-            if key in found:
-                raise CollectionError(
-                    "malformed", f"{self._source.name}: Cost Management sent {key[0]} {key[1]} twice in {kind}"
-                )
-            quantity = row.get(_QUANTITY)
-            found[key] = Decimal(row[_COST]), None if quantity is None else Decimal(quantity)
-            currencies[key] = row["Currency"]
-        return found, currencies
 
     def _rows(self, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         with open_azure(self._source, self._access) as azure:
             for page in azure.costs(self._subscription, body):
                 yield from charges_of(page)
+
+
+def charge_rows(
+    period: BillingPeriod, subscription: str, actual: Sequence[Row], amortised: Sequence[Row]
+) -> list[Charge]:
+    """The charges that the answers of one month tell, by day, group and currency, under FOCUS names.
+
+    CollectionError (malformed) where one answer has a charge twice.
+    """
+    billed, effective = _by_key(actual), _by_key(amortised)
+    return [
+        _charge(period, key, billed.get(key), effective.get(key), subscription)
+        for key in sorted({*billed, *effective}, key=repr)
+    ]
+
+
+def _by_key(rows: Sequence[Row]) -> dict[Key, Row]:
+    found: dict[Key, Row] = {}
+    for row in rows:
+        key = (str(row["UsageDate"]), row["Currency"], *(row.get(name) or None for name in GROUPING))
+        if key in found:
+            raise CollectionError("malformed", f"Cost Management sent the charge {key} twice")
+        found[key] = row
+    return found
 
 
 def _body(kind: str, start: datetime, end: datetime, granularity: str, grouping: tuple[str, ...]) -> dict[str, Any]:
@@ -108,25 +115,18 @@ def charges_of(page: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     return (dict(zip(names, row, strict=True)) for row in page["rows"])
 
 
-def _charge(
-    period: BillingPeriod,
-    key: tuple[Any, ...],
-    actual: tuple[Decimal, Decimal | None] | None,
-    amortised: tuple[Decimal, Decimal | None] | None,
-    currency: str,
-    subscription: str,
-) -> Charge:
+def _charge(period: BillingPeriod, key: Key, actual: Row | None, amortised: Row | None, subscription: str) -> Charge:
     """One charge under FOCUS names. A commitment's purchase is in actual cost alone, its use in amortised cost."""
-    said: dict[str, str | None] = {name: value or None for name, value in zip(GROUPING, key[1:], strict=True)}
-    day = datetime.strptime(key[0], "%Y%m%d").replace(tzinfo=UTC)
+    said: Charge = dict(zip(GROUPING, key[2:], strict=True))
+    day = datetime.strptime(str(key[0]), "%Y%m%d").replace(tzinfo=UTC)
     category = CHARGE_CATEGORIES.get(said["ChargeType"] or "", said["ChargeType"])
     service = SERVICES.get(said["ServiceName"] or "", ("Other", "Other (Other)"))
-    quantity = next((each[1] for each in (actual, amortised) if each is not None), None)
+    quantity = next((each.get(_QUANTITY) for each in (actual, amortised) if each is not None), None)
     pricing = said["PricingModel"]
     return {
-        "BilledCost": _digits(actual[0] if actual else Decimal(0)),
-        "EffectiveCost": _digits(amortised[0] if amortised else Decimal(0)),
-        "BillingCurrency": currency,
+        "BilledCost": _digits(actual[_COST] if actual else 0),
+        "EffectiveCost": _digits(amortised[_COST] if amortised else 0),
+        "BillingCurrency": key[1],
         "BillingPeriodStart": _time(period.start),
         "BillingPeriodEnd": _time(period.end),
         "ChargeCategory": category,
@@ -158,5 +158,5 @@ def _time(at: datetime) -> str:
     return f"{at:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _digits(number: Decimal | None) -> str | None:
+def _digits(number: Decimal | int | None) -> str | None:
     return None if number is None else f"{Decimal(number):f}"

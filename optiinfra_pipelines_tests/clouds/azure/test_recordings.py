@@ -42,7 +42,7 @@ def _records(body: Any) -> list[dict[str, Any]]:
     """The records of a list, of one resource, or of a Resource Graph answer in either of its two formats."""
     if not isinstance(body, dict):
         return []
-    found = body.get("value", body.get("data", [body]))
+    found: Any = body.get("value", body.get("data", [body]))
     if isinstance(found, dict):
         names = [column["name"] for column in found["columns"]]
         found = [dict(zip(names, row, strict=True)) for row in found["rows"]]

@@ -105,8 +105,8 @@ def test_every_mapping_speaks_the_vocabulary() -> None:
     for mapping in MAPPINGS:
         assert set(mapping.wanted) <= set(METRICS[mapping.metric].statistics)
         assert mapping.source.startswith("https://learn.microsoft.com/")
-    for resource_type, mapping in STATES.items():
-        assert set(mapping.words.values()) <= set(KNOWN_STATES[resource_type])
+    for resource_type, states in STATES.items():
+        assert set(states.words.values()) <= set(KNOWN_STATES[resource_type])
     assert all(len(each) <= 20 for each in READINGS.values())  # the most metrics that one getBatch takes
 
 
