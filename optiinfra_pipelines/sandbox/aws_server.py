@@ -32,7 +32,7 @@ from optiinfra_pipelines.sandbox.aws_wire import (
 from optiinfra_pipelines.sandbox.fleet import PLACES, Fleet, account_of
 from optiinfra_pipelines.sandbox.gate import FAULT_IN_ENVIRON, Fault, Gate, answer, read_body, serve, serve_apart
 
-__all__ = ["FAULTS", "connection", "environment", "serve_aws", "shown_resources", "shown_series"]
+__all__ = ["ABSENT", "FAULTS", "connection", "environment", "serve_aws", "shown_resources", "shown_series"]
 
 SERVICES = ("ec2", "rds", "lambda", "cloudwatch", "sts", "pricing", "ce", "resourcegroupstaggingapi")
 _KINDS = ("throttled", "partial", "endless", "repeated", "expired", "skewed", "denied", "closed_region")
@@ -49,9 +49,12 @@ FAULTS: Mapping[str, Fault | None] = {
     "repeated_page": Fault("repeated", match="/rds", times=4),
     "token_expiry": Fault("expired", match="/rds"),
     "clock_skew": Fault("skewed", match="/rds"),
-    "empty_zone": None,  # a region with nothing in it answers an empty list: eu-west-1 always does here
+    "empty_zone": None,
     "permission_denied": Fault("denied", match="/rds"),
     "region_not_enabled": Fault("closed_region", match="/ec2"),
+}
+ABSENT: Mapping[str, str] = {  # why there is no such fault
+    "empty_zone": "a region with nothing in it answers an empty list: eu-west-1 always does here",
 }
 # Cursor in the answer, cursor and page size in the request, items of a page where none is asked for (None: all).
 _PAGING: Mapping[str, tuple[str, str, str, int | None]] = {

@@ -49,9 +49,13 @@ FAULTS: Mapping[str, Fault | None] = {
     "repeated_page": Fault("repeated_page", times=2, match=_GRAPH),
     "token_expiry": Fault("status", 401, match="POST /m"),
     "clock_skew": Fault("status", 429, match="POST /m", headers={"Date": _LONG_AGO, "Retry-After": _LONG_AGO}),
-    "empty_zone": None,  # nothing is listed by zone: Resource Graph answers for all subscriptions and regions at once
+    "empty_zone": None,
     "permission_denied": Fault("status", 403, match="POST /logs/"),  # logs alone
-    "region_not_enabled": None,  # a subscription may use every region; what is in none is asked for nowhere
+    "region_not_enabled": None,
+}
+ABSENT: Mapping[str, str] = {  # why there is no such fault
+    "empty_zone": "nothing is listed by zone: Resource Graph answers for all subscriptions and regions at once",
+    "region_not_enabled": "a subscription may use every region; what is in none is asked for nowhere",
 }
 _KINDS = ("partial_page", "endless_cursor", "repeated_page", "no_tables")
 

@@ -41,7 +41,7 @@ def serve_clouds(fleet: Fleet, latency: float = 0.0) -> Iterator[Clouds]:
     """Run the servers of the fleet's clouds; each answer takes `latency` seconds longer."""
     given = (fleet.today, fleet.customers, fleet.machines, latency)
     with ExitStack() as running:
-        urls = {
+        urls: dict[str, str] = {
             cloud: running.enter_context(getattr(server(cloud), f"serve_{cloud}")(*given)) for cloud in fleet.clouds
         }
         urls["prometheus"] = running.enter_context(prometheus_server.serve_prometheus(*given))

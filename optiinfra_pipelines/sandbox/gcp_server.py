@@ -34,7 +34,7 @@ from optiinfra_pipelines.sandbox.gcp_bigquery import BigQuery, QueryRefused
 from optiinfra_pipelines.sandbox.gcp_prices import skus
 from optiinfra_pipelines.sandbox.gcp_wire import shown_resources, shown_series
 
-__all__ = ["FAULTS", "connection", "environment", "serve_gcp", "shown_resources", "shown_series"]
+__all__ = ["ABSENT", "FAULTS", "connection", "environment", "serve_gcp", "shown_resources", "shown_series"]
 
 TABLE = "gcp_billing_export_resource_v1_0123AB_4567CD_89EF01"
 FOCUS_TABLE = "gcp_billing_export_focus_0123AB_4567CD_89EF01"
@@ -65,7 +65,10 @@ FAULTS: Mapping[str, Fault | None] = {
     "clock_skew": Fault("clock_skew", match="/token"),
     "empty_zone": Fault("empty_zone", match="/aggregated/instances"),
     "permission_denied": Fault("status", 403, match="GET /v1/projects/"),  # Cloud SQL alone
-    "region_not_enabled": None,  # regions of Google Cloud are open to every project; none has to be enabled
+    "region_not_enabled": None,
+}
+ABSENT: Mapping[str, str] = {  # why there is no such fault
+    "region_not_enabled": "regions of Google Cloud are open to every project; none has to be enabled",
 }
 _REASONS = {
     401: ("authError", "UNAUTHENTICATED", "Request had invalid authentication credentials."),

@@ -33,13 +33,21 @@ FAULTS: Mapping[str, Fault | None] = {
     "timeout": Fault(kind="hang", seconds=2, times=1),
     "truncated_json": Fault(kind="cut", times=2),
     "partial_page": Fault(kind=PARTIAL, times=1),  # Thanos's partial response: a warning beside what there is
-    "endless_cursor": None,  # one answer holds all: there are no pages
-    "repeated_page": None,  # the same
-    "token_expiry": None,  # a bearer token or password is a person's to renew
-    "clock_skew": None,  # times are in the request and in the answer, no clock is compared
-    "empty_zone": None,  # a server knows no zones
+    "endless_cursor": None,
+    "repeated_page": None,
+    "token_expiry": None,
+    "clock_skew": None,
+    "empty_zone": None,
     "permission_denied": Fault(status=403, match="DCGM", times=1),
-    "region_not_enabled": None,  # a server knows no regions
+    "region_not_enabled": None,
+}
+ABSENT: Mapping[str, str] = {  # why there is no such fault
+    "endless_cursor": "one answer holds all: there are no pages",
+    "repeated_page": "one answer holds all: there are no pages",
+    "token_expiry": "a bearer token or password is a person's to renew",
+    "clock_skew": "times are in the request and in the answer, no clock is compared",
+    "empty_zone": "a server knows no zones",
+    "region_not_enabled": "a server knows no regions",
 }
 
 

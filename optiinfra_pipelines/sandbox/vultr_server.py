@@ -36,11 +36,17 @@ FAULTS: Mapping[str, Fault | None] = {
     "partial_page": Fault(kind=PARTIAL, match="/v2/instances?", times=1),
     "endless_cursor": Fault(kind=ENDLESS, match="/v2/instances?", times=100),
     "repeated_page": Fault(kind=REPEAT, match="/v2/instances?", times=2),
-    "token_expiry": None,  # an API key is not renewed by a program: it works, or a person has to make another one
-    "clock_skew": None,  # no request carries a time, and nothing is signed
-    "empty_zone": None,  # lists are of the whole account: there are no zones
+    "token_expiry": None,
+    "clock_skew": None,
+    "empty_zone": None,
     "permission_denied": Fault(status=403, match="/v2/databases", times=1),  # a sub-user without that right
-    "region_not_enabled": None,  # every region is open to every account
+    "region_not_enabled": None,
+}
+ABSENT: Mapping[str, str] = {  # why there is no such fault
+    "token_expiry": "an API key is not renewed by a program: it works, or a person has to make another one",
+    "clock_skew": "no request carries a time, and nothing is signed",
+    "empty_zone": "lists are of the whole account: there are no zones",
+    "region_not_enabled": "every region is open to every account",
 }
 _MESSAGES = {
     400: "Invalid cursor.",

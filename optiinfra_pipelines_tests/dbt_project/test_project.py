@@ -10,7 +10,7 @@ import pytest
 from dagster import AssetKey, AssetsDefinition
 from dagster_dbt import dbt_assets
 
-from optiinfra_pipelines.tables import BILLING_TABLES
+from optiinfra_pipelines.tables import ALL_TABLES, BILLING_TABLES
 from optiinfra_pipelines.tables.focus import FOCUS_1_2
 from optiinfra_pipelines.warehouse.duckdb import DuckDBWarehouse
 from optiinfra_pipelines_tests.dbt_project.conftest import History
@@ -19,8 +19,18 @@ from optiinfra_pipelines_tests.dbt_project.dbt_runs import PROJECT, Dbt
 pytestmark = pytest.mark.xdist_group("dbt")
 
 MODELS = {
-    "staging": ["billing", "billing_totals", "loads", "rejected_rows", "source_totals"],
+    "staging": [
+        "billing",
+        "billing_totals",
+        "inventory",
+        "loads",
+        "metrics",
+        "prices",
+        "rejected_rows",
+        "source_totals",
+    ],
     "marts": [
+        "api_spend_daily",
         "billing_restatements",
         "collection_health",
         "costs_daily",
@@ -58,8 +68,7 @@ def test_asset_keys_are_schema_and_table_on_every_engine(manifest: dict[str, Any
     derived = assets_of(manifest)
     assert derived.keys == {AssetKey([schema, name]) for schema, names in MODELS.items() for name in names}
     sources = {key for key in derived.dependency_keys if key.path[0] == "raw"}
-    assert {AssetKey(["raw", table.name]) for table in BILLING_TABLES} < sources
-    assert {AssetKey(["raw", name]) for name in ("loads", "connections", "collection_runs")} < sources
+    assert {AssetKey(["raw", table.name]) for table in ALL_TABLES} == sources
 
 
 def test_every_dbt_test_is_a_check_of_an_asset(manifest: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ import yaml
 from optiinfra_pipelines.defs.partitions import partition_key
 from optiinfra_pipelines.defs.schedules import billing_schedule, customers_sensor, restated_bills_sensor
 from optiinfra_pipelines.defs.warehouse_resource import CustomersResource, WarehouseResource
+from optiinfra_pipelines.settings import Settings
 from optiinfra_pipelines.windows import BillingPeriod
 
 HEADER = (
@@ -107,7 +108,7 @@ def test_a_bill_that_was_never_loaded_is_asked_for_until_it_is_and_again_when_it
 
     assert restated(instance) == ["acme|2026-09-01"]
     acme = load_customers(home / "customers.yaml").customer("acme")
-    collect_billing(WarehouseResource().open(), FOCUS_BILLING, acme, BillingPeriod("2026-09"))
+    collect_billing(WarehouseResource().open(), Settings(), FOCUS_BILLING, acme, BillingPeriod("2026-09"))
     assert restated(instance) == []
     (home / "bills" / "2026-09" / "part.csv").write_text(f"{HEADER}\n{ROW}\n{ROW}\n")
     assert restated(instance) == ["acme|2026-09-01"]

@@ -151,28 +151,26 @@ class Account:
             return self._clients[service, region], self._keys
 
     def _opened(self, service: str, region: str) -> Any:
-        import botocore.session
         from botocore.config import Config
 
-        session = botocore.session.Session()
-        session.register_component("data_loader", _models())
-        session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_moment)
         keys = self._keys
         endpoints = self.source.connection.endpoints
-        client = session.create_client(
-            service,
-            region_name=region,
-            endpoint_url=endpoints.get(service, endpoints.get("aws")),
-            aws_access_key_id=keys and keys.access_key_id,
-            aws_secret_access_key=keys and keys.secret_access_key,
-            aws_session_token=keys and keys.session_token,
-            config=Config(
-                connect_timeout=self.source.timeout,
-                read_timeout=self.source.timeout,
-                retries={"mode": "standard", "total_max_attempts": self.source.attempts},
-                max_pool_connections=THREADS,
-            ),
+        config = Config(
+            connect_timeout=self.source.timeout,
+            read_timeout=self.source.timeout,
+            retries={"mode": "standard", "total_max_attempts": self.source.attempts},
+            max_pool_connections=THREADS,
         )
+        with _ONE_AT_A_TIME:
+            client = _session().client(
+                service,
+                region_name=region,
+                endpoint_url=endpoints.get(service, endpoints.get("aws")),
+                aws_access_key_id=keys and keys.access_key_id,
+                aws_secret_access_key=keys and keys.secret_access_key,
+                aws_session_token=keys and keys.session_token,
+                config=config,
+            )
 
         def count(request: Any, operation_name: str, **_: Any) -> None:
             units = int(request.context.get(_UNITS, 0))
@@ -263,9 +261,16 @@ def _moment(written: Any) -> datetime:
     return datetime.fromtimestamp(written, UTC) if isinstance(written, float | int) else parse_timestamp(written)
 
 
-@cache
-def _models() -> Any:
-    """The service models, read once a process: reading EC2's takes a tenth of a second."""
-    from botocore.loaders import Loader
+_ONE_AT_A_TIME = Lock()  # a session is not safe across threads while it makes a client; clients are
 
-    return Loader()
+
+@cache
+def _session() -> Any:
+    """The process's session: reading EC2's service model takes a tenth of a second. Its credentials are the machine's
+    own, and stand for connections that name none."""
+    import boto3
+    import botocore.session
+
+    session = botocore.session.Session()
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_moment)
+    return boto3.Session(botocore_session=session)

@@ -61,10 +61,11 @@ class AwsCollector:
             places = _places(pool, self._source, findings)
             asked = [(place, what) for place in places for what in _LISTS]
             answers = _side_by_side(pool, findings, asked, lambda each: _listed(*each[0], each[1]))
-            listings = {place: parser.Listing(place[0].account_id, place[1]) for place in places}
+            asked_for = frozenset(what[0] for what in _LISTS)
+            listings = {place: parser.Listing(place[0].account_id, place[1], unlisted=asked_for) for place in places}
             for (place, what), items in answers:
                 listed: dict[str, Any] = {what[0]: items}
-                listings[place] = replace(listings[place], **listed)
+                listings[place] = replace(listings[place], unlisted=listings[place].unlisted - {what[0]}, **listed)
             described = _side_by_side(
                 pool, findings, listings.items(), lambda each: _described(*each[0], each[1], findings)
             )

@@ -16,13 +16,15 @@ from optiinfra_pipelines.clouds.vocabulary import gpu_model
 
 Row = dict[str, Any]
 _GB_IN_GIB = 10**9 / 2**30  # EC2 tells instance stores in GB
+_USERS = ("images", "template_versions")  # lists that tell what uses a snapshot
 
 
 @dataclass(frozen=True)
 class Listing:
     """What the services of one region of one account listed, as they wrote it.
 
-    `types` are EC2's descriptions of instance types by name; `function_tags` tags by function ARN.
+    `types` are EC2's descriptions of instance types by name; `function_tags` tags by function ARN; `unlisted` the
+    fields whose lists failed.
     """
 
     account_id: str
@@ -37,6 +39,7 @@ class Listing:
     functions: Sequence[Mapping[str, Any]] = ()
     types: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     function_tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    unlisted: frozenset[str] = frozenset()
 
     @property
     def instances(self) -> list[Mapping[str, Any]]:
@@ -74,9 +77,9 @@ def _all_rows(listing: Listing) -> Iterator[Row]:
     for snapshot in listing.snapshots:
         # OwnerIds=self is a filter that some servers ignore: a public snapshot is none of ours
         if snapshot.get("OwnerId") in ("", None, listing.account_id):
-            yield _snapshot(snapshot, images, templates)
+            yield _snapshot(snapshot, images, templates, not listing.unlisted.isdisjoint(_USERS))
     for image in listing.images:
-        yield _image(image, templates)
+        yield _image(image, templates, "template_versions" in listing.unlisted)
     yield from map(_address, listing.addresses)
     for database in listing.databases:
         yield _database(database, listing.types.get(str(database["DBInstanceClass"]).removeprefix("db."), {}))
@@ -153,6 +156,7 @@ def _machine(instance: Mapping[str, Any], described: Mapping[str, Any]) -> Row:
             "current_generation": described.get("CurrentGeneration"),
             "burstable": described.get("BurstablePerformanceSupported"),
             "lifecycle": instance.get("InstanceLifecycle", "on-demand"),
+            "price_type": "spot" if instance.get("InstanceLifecycle") == "spot" else None,
             "platform": instance.get("PlatformDetails") or instance.get("Platform"),
             "tenancy": instance.get("Placement", {}).get("Tenancy"),
             "launched_at": _text(instance.get("LaunchTime")),
@@ -185,7 +189,8 @@ def _managed(tags: Mapping[str, str]) -> Row:
     backup = tags.get("aws:backup:source-resource") or tags.get("aws:dlm:lifecycle-policy-id")
     return {
         "autoscaling_group": tags.get("aws:autoscaling:groupName"),
-        "kubernetes_cluster": cluster or tags.get("aws:eks:cluster-name"),
+        # the last one, of the EBS driver, tells that there is a cluster and not which
+        "kubernetes_cluster": cluster or tags.get("aws:eks:cluster-name") or tags.get("ebs.csi.aws.com/cluster"),
         "stack": tags.get("aws:cloudformation:stack-name"),
         "replica": replica or None,
         "backup": backup,
@@ -233,7 +238,12 @@ def _template_uses(version: Mapping[str, Any]) -> list[str]:
     return [*image_snapshots(data), *([data["ImageId"]] if data.get("ImageId") else [])]
 
 
-def _snapshot(snapshot: Mapping[str, Any], images: Mapping[str, list[str]], templates: Mapping[str, list[str]]) -> Row:
+def _snapshot(
+    snapshot: Mapping[str, Any],
+    images: Mapping[str, list[str]],
+    templates: Mapping[str, list[str]],
+    users_unknown: bool,
+) -> Row:
     tags = tags_of(snapshot.get("Tags"))
     return _row(
         "snapshot",
@@ -252,12 +262,13 @@ def _snapshot(snapshot: Mapping[str, Any], images: Mapping[str, list[str]], temp
             "full_size_bytes": snapshot.get("FullSnapshotSizeInBytes"),
             "used_by_images": images.get(snapshot["SnapshotId"]),
             "used_by_launch_templates": templates.get(snapshot["SnapshotId"]),
+            "users_unknown": users_unknown or None,
             **_managed(tags),
         },
     )
 
 
-def _image(image: Mapping[str, Any], templates: Mapping[str, list[str]]) -> Row:
+def _image(image: Mapping[str, Any], templates: Mapping[str, list[str]], users_unknown: bool) -> Row:
     snapshots = image_snapshots(image)
     sizes = [each.get("Ebs", {}).get("VolumeSize") for each in image.get("BlockDeviceMappings", ())]
     return _row(
@@ -276,6 +287,7 @@ def _image(image: Mapping[str, Any], templates: Mapping[str, list[str]]) -> Row:
             "public": image.get("Public"),
             "last_launched_at": _text(image.get("LastLaunchedTime")),
             "used_by_launch_templates": templates.get(image["ImageId"]),
+            "users_unknown": users_unknown or None,
         },
     )
 

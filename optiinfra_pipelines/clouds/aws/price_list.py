@@ -94,7 +94,7 @@ def rows(text: str, kind: str) -> Iterator[dict[str, Any]]:
                     "details": json.dumps(_details(attributes, dimension), sort_keys=True),
                     "source": "pricing:GetProducts",
                 }
-    except (KeyError, ValueError, InvalidOperation, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, InvalidOperation, AttributeError) as error:
         raise CollectionError("malformed", f"pricing GetProducts: a product cannot be read ({error!r})") from error
 
 

@@ -16,7 +16,7 @@ from optiinfra_pipelines.windows import BillingPeriod
 
 # What charges are grouped by: of the dimensions that the API names as valid for a subscription, those that tell one
 # charge from another. The unit of a quantity is none of them.
-GROUPING = (
+GROUPING = (  # the resource first
     *("ResourceId", "ResourceType", "ResourceLocation", "ServiceName", "MeterCategory", "MeterSubcategory", "Meter"),
     *("ChargeType", "PricingModel", "PublisherType", "InvoiceNumber"),
 )
@@ -83,13 +83,26 @@ def charge_rows(
 
 
 def _by_key(rows: Sequence[Row]) -> dict[Key, Row]:
+    """Azure writes one resource's id in several cases: charges that differ in nothing else are one."""
     found: dict[Key, Row] = {}
+    written: set[Key] = set()
     for row in rows:
-        key = (str(row["UsageDate"]), row["Currency"], *(row.get(name) or None for name in GROUPING))
-        if key in found:
-            raise CollectionError("malformed", f"Cost Management sent the charge {key} twice")
-        found[key] = row
+        day, currency, (resource, *rest) = str(row["UsageDate"]), row["Currency"], _group(row)
+        if (day, currency, resource, *rest) in written:
+            raise CollectionError("malformed", f"Cost Management sent the charge {(day, currency, resource)} twice")
+        written.add((day, currency, resource, *rest))
+        key = (day, currency, resource and resource.lower(), *rest)
+        found[key] = _added(found[key], row) if key in found else row
     return found
+
+
+def _group(row: Row) -> list[str | None]:
+    return [row.get(name) or None for name in GROUPING]
+
+
+def _added(one: Row, other: Row) -> Row:
+    sums = {name: (one.get(name) or 0) + (other.get(name) or 0) for name in (_COST, _QUANTITY) if name in one}
+    return {**one, **sums}
 
 
 def _body(kind: str, start: datetime, end: datetime, granularity: str, grouping: tuple[str, ...]) -> dict[str, Any]:
@@ -139,8 +152,8 @@ def _charge(period: BillingPeriod, key: Key, actual: Row | None, amortised: Row 
         "ProviderName": "Microsoft",
         "PublisherName": "Microsoft" if said["PublisherType"] in (None, "Azure", "Microsoft") else None,
         "RegionName": said["ResourceLocation"],  # as bills name it (EU West): not the id that inventory has
-        "ResourceId": said["ResourceId"].lower() if said["ResourceId"] else None,
-        "ResourceName": said["ResourceId"].rpartition("/")[2].lower() if said["ResourceId"] else None,
+        "ResourceId": said["ResourceId"],
+        "ResourceName": said["ResourceId"].rpartition("/")[2] if said["ResourceId"] else None,
         "ResourceType": said["ResourceType"],
         "ServiceCategory": service[0],
         "ServiceName": said["ServiceName"],

@@ -99,8 +99,12 @@ class AzureCollector:
         if account is not None:
             with found.part():
                 sizes = self._region_sizes(azure, region, account)
+        items = []
         with found.part():
-            found.add_rows(PRICES["azure"], price_list.price_rows(azure.prices(price_list.wanted_in(region)), sizes))
+            for item in azure.prices(price_list.wanted_in(region)):
+                with found.part():  # one without a price keeps none of the others
+                    items.append(price_list.whole(item))
+        found.add_rows(PRICES["azure"], price_list.price_rows(items, sizes))
         return found
 
     def _region_sizes(self, azure: Azure, region: str, account: str) -> Sizes:

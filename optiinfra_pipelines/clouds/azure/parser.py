@@ -154,6 +154,7 @@ def _machine(record: Record, known: Known) -> dict[str, Any]:
     interfaces = (properties.get("networkProfile") or {}).get("networkInterfaces") or ()
     details = {
         "autoscaling_group": group,
+        "kubernetes_cluster": _kubernetes(record),
         "availability_set": lower((properties.get("availabilitySet") or {}).get("id")),
         "disks": [
             lower((disk.get("managedDisk") or {}).get("id")) or disk.get("name")
@@ -183,6 +184,16 @@ def _machine(record: Record, known: Known) -> dict[str, Any]:
     }
 
 
+def _kubernetes(record: Record) -> str | None:
+    """The node resource group that AKS made for a cluster, MC_group_cluster_region, in lower case; None for any other.
+
+    https://learn.microsoft.com/azure/aks/faq#why-are-two-resource-groups-created-with-aks
+    """
+    parts = str(record["id"]).lower().split("/")
+    group = parts[4] if len(parts) > 4 and parts[3] == "resourcegroups" else ""
+    return group if group.startswith("mc_") else None
+
+
 def _power(properties: Record) -> str | None:
     """The word of a power state: stopped and deallocated are two, and only the second ends the charge."""
     extended = (properties.get("extended") or {}).get("instanceView") or {}
@@ -208,6 +219,7 @@ def _volume(record: Record) -> dict[str, Any]:
         "snapshot_id": lower(origin.get("sourceResourceId")),
         # Azure Site Recovery's disks wait for a disaster, unattached
         "replica": bool(tags & {"asr-replicadisk", "asrseeddisk"}) or None,
+        "kubernetes_cluster": _kubernetes(record),
     }
     return _row(record, "volume", details) | {
         "native_type": sku.get("name"),

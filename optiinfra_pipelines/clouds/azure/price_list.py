@@ -9,6 +9,7 @@ from typing import Any
 
 from optiinfra_pipelines.clouds.azure.parser import Size
 from optiinfra_pipelines.clouds.azure.vocabulary import DISK_TIER_GIB
+from optiinfra_pipelines.errors import CollectionError
 
 Item = Mapping[str, Any]
 MONTH_HOURS = 730  # https://azure.microsoft.com/pricing/calculator counts a month so
@@ -22,6 +23,11 @@ _UNITS: Mapping[str, tuple[str, int]] = {
     "10K": ("request", 10_000),
 }
 
+_NEEDED = (
+    *("skuId", "meterId", "skuName", "meterName", "productName", "serviceName", "type", "unitOfMeasure"),
+    *("currencyCode", "armRegionName", "effectiveStartDate", "retailPrice", "tierMinimumUnits"),
+)
+
 
 def wanted_in(region: str) -> str:
     """The OData filter for what is priced in a region: one list, for pages of different lists cost a request each."""
@@ -32,6 +38,15 @@ def wanted_in(region: str) -> str:
         "(serviceName eq 'Virtual Network' and contains(productName, 'IP Addresses'))",
     )
     return f"armRegionName eq '{region}' and priceType eq 'Consumption' and ({' or '.join(services)})"
+
+
+def whole(item: Item) -> Item:
+    """The same item; CollectionError (malformed) where it lacks what a price is made of."""
+    lacks = [name for name in _NEEDED if item.get(name) is None]
+    if lacks:
+        named = item.get("meterId") or item.get("skuId") or item.get("productName")
+        raise CollectionError("malformed", f"retail prices: {named} has no {', '.join(lacks)}; the others came")
+    return item
 
 
 def price_rows(items: Iterable[Item], sizes: Mapping[tuple[str, str], Size]) -> list[dict[str, Any]]:

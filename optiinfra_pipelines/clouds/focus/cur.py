@@ -179,6 +179,8 @@ def _costs(report: _Report, kind: str) -> dict[str, Value]:
         "SavingsPlanUpfrontFee": ("0", ()),
         "DiscountedUsage": (reserved.sql, (reserved,)),
         "RIFee": (f"coalesce({upfront.sql}, 0) + coalesce({recurring.sql}, 0)", (upfront, recurring)),
+        # a reservation paid up front: the usage that it covers has it, month by month
+        "Fee": (f"CASE WHEN {_reservation(report)} IS NULL THEN {billed.sql} ELSE 0 END", ()),
     }
     cases = " ".join(f"WHEN {literal(name)} THEN {sql}" for name, (sql, _) in amortised.items())
     unreadable = tuple(  # where it is used; some tools print None into columns of other types of line items
@@ -208,10 +210,9 @@ def _things(report: _Report, kind: str) -> dict[str, Value]:
     code = report.text("line_item_product_code").sql
     categories = " ".join(f"WHEN {literal(name)} THEN {literal(to)}" for name, to in SERVICE_CATEGORY.items())
     plan = report.text("savings_plan_savings_plan_a_r_n", "savings_plan_savings_plan_arn").sql
-    reservation = report.text(
-        "reservation_reservation_a_r_n", "reservation_reservation_arn", "reservation_subscription_id"
-    ).sql
-    plan_kind, reserved_kind = f"{kind} LIKE 'SavingsPlan%'", f"{kind} IN ('DiscountedUsage', 'RIFee')"
+    reservation = _reservation(report)
+    plan_kind = f"{kind} LIKE 'SavingsPlan%'"
+    reserved_kind = f"({kind} IN ('DiscountedUsage', 'RIFee') OR ({kind} = 'Fee' AND {reservation} IS NOT NULL))"
     return {
         "AvailabilityZone": report.text("line_item_availability_zone"),
         "RegionId": report.text("product_region_code", "product_region"),
@@ -245,6 +246,12 @@ def _things(report: _Report, kind: str) -> dict[str, Value]:
         ),
         "Tags": _tags(report),
     }
+
+
+def _reservation(report: _Report) -> str:
+    return report.text(
+        "reservation_reservation_a_r_n", "reservation_reservation_arn", "reservation_subscription_id"
+    ).sql
 
 
 def _tags(report: _Report) -> Value:

@@ -29,7 +29,7 @@ from optiinfra_pipelines.tables.contract import Type
 from optiinfra_pipelines.tables.focus import FOCUS_COLUMNS, FocusColumn
 from optiinfra_pipelines.windows import BillingPeriod
 
-MAPPING_VERSION = 2  # raise it when the same file would give other rows: every period is then loaded afresh
+MAPPING_VERSION = 3  # raise it when the same file would give other rows: every period is then loaded afresh
 
 ROW_NUMBER, SOURCE = "x_row_number", "x_source"  # columns that the reader adds to each row
 
@@ -55,6 +55,9 @@ REQUIRED = {
     "ChargeCategory",
 }
 _STRICT = {"ChargeCategory"}
+# A bill of months that writes 1/10/26 for its 1 October would be read as one of 10 January.
+_DAY_FIRST = "contains({given}, '/') AND month({own}) = 1 AND day({own}) BETWEEN 2 AND 12"
+_IS_DAY_FIRST = "begins within January, or is day/month/year: dates are read as month/day/year or 2026-10-01"
 
 Layout = Literal["focus", "cur"]
 
@@ -135,7 +138,10 @@ def _read(focus: FocusColumn, given: str, kind: pa.DataType) -> Value:
     if focus.type is Type.MONEY:
         return money(given, kind)
     if focus.type is Type.TIMESTAMP:
-        return timestamp(given, kind)
+        moment = timestamp(given, kind)
+        if focus.name.startswith("BillingPeriod") and pa.types.is_string(kind):
+            return Value(moment.sql, (*moment.refuse, (_DAY_FIRST.format(given=given, own=OWN), _IS_DAY_FIRST)))
+        return moment
     value = text(given, kind)
     if focus.name in _PLACEHOLDER_COLUMNS:
         placeholders = ", ".join(map(literal, PLACEHOLDERS))

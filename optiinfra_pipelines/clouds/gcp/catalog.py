@@ -5,12 +5,13 @@ Pure. Amounts are units and nanos, so they are exact.
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from optiinfra_pipelines.clouds.gcp.parser import machine_shapes, region_of, tail
 from optiinfra_pipelines.clouds.gcp.vocabulary import PRICE_TYPES, PRICE_UNITS
 from optiinfra_pipelines.clouds.vocabulary import gpu_model
+from optiinfra_pipelines.errors import CollectionError
 
 SOURCE = "cloudbilling:skus.list"
 _NANOS = Decimal("0.000000001")
@@ -36,6 +37,21 @@ _GROUPS: Mapping[str, str] = {
 _FAMILY = re.compile(r"^(?:Spot Preemptible )?([A-Z]\d+[A-Z]?) (?:AMD |Arm |Predefined )?Instance (?:Core|Ram)\b")
 # "Cloud SQL for PostgreSQL: Zonal - 4 vCPU + 16GB RAM in Iowa"
 _SQL_SIZE = re.compile(r"(\d+) vCPU \+ ([\d.]+)GB RAM")
+
+
+def whole(sku: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same SKU; CollectionError (malformed) where it lacks what a price is made of."""
+    try:
+        _ = sku["skuId"], sku["description"]
+        for info in (sku.get("pricingInfo") or ())[-1:]:
+            for rate in info["pricingExpression"].get("tieredRates") or ():
+                _ = money(rate["unitPrice"]), rate["unitPrice"]["currencyCode"]
+    except (KeyError, TypeError, AttributeError, InvalidOperation) as error:
+        named = sku.get("skuId") or sku.get("name")
+        raise CollectionError(
+            "malformed", f"cloudbilling skus.list: {named} cannot be read ({error!r}); the others came"
+        ) from error
+    return sku
 
 
 def price_rows(skus: Iterable[Mapping[str, Any]], regions: frozenset[str]) -> Iterator[dict[str, Any]]:

@@ -78,14 +78,14 @@ class GcpCollector:
             types = pool.submit(_machine_types, cloud, project)
             databases = pool.submit(_skus, cloud, SQL_SERVICE)
             with found.part():
-                rows = list(catalog.price_rows(_skus(cloud, COMPUTE_SERVICE), regions))
+                rows = list(catalog.price_rows(_readable(found, _skus(cloud, COMPUTE_SERVICE)), regions))
                 found.add_rows(PRICES["gcp"], rows)
                 with found.part():
                     listing = types.result()
                     found.add_rows(PRICES["gcp"], list(catalog.machine_price_rows(rows, listing.items)))
                     found.failures += missing(self._source, project, "machineTypes", listing)
             with found.part():
-                found.add_rows(PRICES["gcp"], list(catalog.price_rows(databases.result(), regions)))
+                found.add_rows(PRICES["gcp"], list(catalog.price_rows(_readable(found, databases.result()), regions)))
         return _none_if_all_refused(found)
 
     @staticmethod
@@ -126,13 +126,13 @@ def _inventory(cloud: GoogleCloud, project: str, pool: ThreadPoolExecutor) -> Fi
         expression = " OR ".join(f'(name = "{name}")' for name in names)
         listing = lists("machineTypes", partial(cloud.aggregated, project, "machineTypes", expression))()
         types.items += listing.items
-    links, images = parser.Links.of(instances), plain["images"]().items
+    links, images = parser.Links.of(instances), plain["images"]()
     rows = chain(
         parser.machine_rows(project, instances, parser.machine_shapes(types.items)),
         parser.volume_rows(project, aggregated["disks"]().items, links),
         parser.address_rows(project, aggregated["addresses"]().items, links),
-        parser.snapshot_rows(project, plain["snapshots"]().items, images),
-        parser.image_rows(project, images),
+        parser.snapshot_rows(project, plain["snapshots"]().items, images.items, images.whole and not images.missing),
+        parser.image_rows(project, images.items),
         parser.database_rows(databases().items),
     )
     regions = _regions(cloud.source)
@@ -151,6 +151,7 @@ def _listing(pages: Callable[[], Iterable[Any]], kind: str) -> tuple[parser.List
         for page in pages():
             listing.add(page, kind)
     except CollectionError as error:
+        listing.whole = False
         return listing, error
     return listing, None
 
@@ -221,6 +222,14 @@ def _machine_types(cloud: GoogleCloud, project: str) -> parser.Listing:
 
 def _skus(cloud: GoogleCloud, service_id: str) -> list[Any]:
     return [sku for page in cloud.skus(service_id) for sku in page.get("skus") or ()]
+
+
+def _readable(found: Findings, skus: Iterable[Any]) -> list[Any]:
+    readable = []
+    for sku in skus:
+        with found.part():  # one without a price keeps none of the others
+            readable.append(catalog.whole(sku))
+    return readable
 
 
 def _gathered(pool: ThreadPoolExecutor, tasks: Iterable[Task]) -> Findings:

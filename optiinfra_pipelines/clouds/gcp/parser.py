@@ -28,10 +28,14 @@ class MachineShape:
 
 @dataclass
 class Listing:
-    """The items of one or more pages, and what the API could not list: a scope (zones/x, regions/x) and its reason."""
+    """The items of one or more pages, and what the API could not list: a scope (zones/x, regions/x) and its reason.
+
+    `whole`: no page failed.
+    """
 
     items: list[Item] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
+    whole: bool = True
 
     def add(self, page: Item, kind: str) -> None:
         """Take in one page of an aggregated list (`items` by scope) or of a plain list (`items` in a row)."""
@@ -201,6 +205,8 @@ def volume_rows(project: str, disks: Iterable[Item], links: Links) -> Iterator[d
             "self_link": resource_path(disk.get("selfLink")),
             "snapshot_id": disk.get("sourceSnapshotId"),
             "users": [resource_path(user) for user in users],
+            # https://cloud.google.com/kubernetes-engine/docs/how-to/creating-managing-labels: labels that GKE sets
+            "kubernetes_cluster": (disk.get("labels") or {}).get("goog-k8s-cluster-name"),
         }
         yield _row(project, "volume", disk, "compute:disks.aggregatedList") | {
             "native_type": tail(disk.get("type")) or None,
@@ -213,8 +219,11 @@ def volume_rows(project: str, disks: Iterable[Item], links: Links) -> Iterator[d
         }
 
 
-def snapshot_rows(project: str, snapshots: Iterable[Item], images: Iterable[Item]) -> Iterator[dict[str, Any]]:
-    """One row a snapshot; `details.used_by_images` are the ids of the images that were made from it."""
+def snapshot_rows(
+    project: str, snapshots: Iterable[Item], images: Iterable[Item], all_images: bool = True
+) -> Iterator[dict[str, Any]]:
+    """One row a snapshot; `details.used_by_images` are the ids of the images that were made from it. `users_unknown`
+    stands there where `images` are not `all_images` of the project."""
     made: dict[str, list[str]] = {}
     for image in images:
         if image.get("sourceSnapshotId"):
@@ -227,6 +236,7 @@ def snapshot_rows(project: str, snapshots: Iterable[Item], images: Iterable[Item
             "storage_bytes": _number(snapshot.get("storageBytes")),
             "storage_locations": snapshot.get("storageLocations"),
             "used_by_images": made.get(str(snapshot["id"])),
+            "users_unknown": None if all_images else True,
             "volume": resource_path(snapshot.get("sourceDisk")),
             "volume_id": snapshot.get("sourceDiskId"),
         }
