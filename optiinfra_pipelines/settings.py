@@ -216,14 +216,20 @@ def secret(name: str, *, connection: str) -> SecretStr:
     """The credential in environment variable (or `.env` line) `name`, which `customers.yaml` names.
 
     `connection` ("acme/aws-main") is only for the message of the CollectionError `not_configured` that is raised
-    where the variable is absent or empty.
+    where the variable is absent, empty or unfit. Space around it, such as the line break of a mounted file, is cut off.
     """
-    value = os.environ.get(name) or dotenv_values(ENV_FILE).get(name)
+    value = (os.environ.get(name) or dotenv_values(ENV_FILE).get(name) or "").strip()
     if not value:
         raise CollectionError(
             "not_configured",
             f"connection {connection} needs the environment variable {name}, which is not set; "
             f"set it, or add it to {ENV_FILE}",
+        )
+    if not value.startswith("{") and not (value.isascii() and value.isprintable()):
+        raise CollectionError(
+            "not_configured",
+            f"the environment variable {name} of connection {connection} holds a character that no credential has, "
+            "such as a line break in its middle; set it anew",
         )
     return SecretStr(value)
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 from optiinfra_pipelines.clouds.api_bills import fetched, open_api_bill
 from optiinfra_pipelines.clouds.bookkeeping import api_budget, open_source, record_calls
 from optiinfra_pipelines.clouds.collecting import Calls
+from optiinfra_pipelines.clouds.collection import mistake
 from optiinfra_pipelines.clouds.focus.layouts import known_periods, period_files
 from optiinfra_pipelines.clouds.focus.loader import Bill, LoadedPeriod, load_period, newest_load, periods_of
 from optiinfra_pipelines.clouds.focus.locations import open_location
@@ -57,10 +58,17 @@ def open_bill(customer: Customer, connection: Connection) -> Bill:
     return Bill(customer.id, connection.id, connection.provider, connection.billing, location)
 
 
-def months_of(settings: Settings, customer: Customer, connection: Connection) -> list[BillingPeriod]:
-    """Every billing period that the connection's bill tells of, oldest first."""
+def months_of(
+    warehouse: Warehouse, settings: Settings, customer: Customer, connection: Connection
+) -> list[BillingPeriod]:
+    """Every billing period that the connection's bill tells of, oldest first; calls that cost count as any other."""
     if connection.billing is not None and connection.billing.is_api:
-        return sorted(open_api_bill(open_source(settings, customer, connection, Calls())).periods())
+        now = datetime.now(UTC)
+        calls = api_budget(warehouse, settings, customer, now)
+        try:
+            return sorted(open_api_bill(open_source(settings, customer, connection, calls)).periods())
+        finally:
+            record_calls(warehouse, customer, connection, "billing", calls, now)
     return periods_of(open_bill(customer, connection))
 
 
@@ -114,6 +122,8 @@ def _attempt(
             outcome = Collected(connection.id, load_period(warehouse, table, bill, period))
     except (CollectionError, WarehouseError) as error:
         outcome = Collected(connection.id, LoadedPeriod("unchanged"), error)
+    except Exception as error:  # noqa: BLE001 - a mistake of ours in one reader must not cost the other connections their bills
+        outcome = Collected(connection.id, LoadedPeriod("unchanged"), mistake(error, f"{customer.id}/{connection.id}"))
     failure = outcome.error
     row = {
         "customer_id": customer.id,

@@ -86,20 +86,32 @@ class Findings:
 
     `tables` hold columns of the contract without ADDED ones. A part is a service in a region or account; its failure
     is a CollectionError that names it. A collection with any failure is recorded as failed, and its rows are kept.
+    `unfit` are rows that a column cannot hold, each with the reason: they are refused, and the others are not.
     """
 
     tables: list[pa.Table] = field(default_factory=list)
     failures: list[CollectionError] = field(default_factory=list)
+    unfit: list[tuple[Mapping[str, Any], str]] = field(default_factory=list)
 
     def add_rows(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add `rows`, each a mapping of the contract's columns; absent columns are null."""
-        if rows:
-            self.tables.append(pa.Table.from_pylist(list(rows), schema=collected_schema(table)))
+        if not rows:
+            return
+        schema = collected_schema(table)
+        try:
+            self.tables.append(pa.Table.from_pylist(list(rows), schema=schema))
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            for row in rows:
+                try:
+                    self.tables.append(pa.Table.from_pylist([row], schema=schema))
+                except (pa.ArrowInvalid, pa.ArrowTypeError):
+                    self.unfit.append((row, f"{_unfit_column(row, schema)}: cannot be held exactly"))
 
     def add(self, other: "Findings") -> None:
         """Add all that `other` brought."""
         self.tables += other.tables
         self.failures += other.failures
+        self.unfit += other.unfit
 
     @contextmanager
     def part(self) -> Iterator[None]:
@@ -152,6 +164,15 @@ class BillSource(Protocol):
 def collected_schema(table: Table) -> pa.Schema:
     """The Arrow schema of what a collector gives for `table`: its contract without ADDED columns."""
     return pa.schema([column.arrow for column in table.columns if column.name not in ADDED])
+
+
+def _unfit_column(row: Mapping[str, Any], schema: pa.Schema) -> str:
+    for column in schema:
+        try:
+            pa.array([row.get(column.name)], column.type)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            return str(column.name)
+    return "row"
 
 
 def naive_utc(at: datetime) -> datetime:

@@ -3,11 +3,14 @@ each attempt recorded. How a cloud is asked is in `clouds/<provider>/`; schedule
 """
 
 import json
+import logging
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from importlib import import_module
+from pathlib import Path
 from time import monotonic
 from typing import Literal, cast
 
@@ -15,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from optiinfra_pipelines.clouds.bookkeeping import api_budget, open_source, record_calls, record_connections
-from optiinfra_pipelines.clouds.collecting import Calls, Collector, Findings, Source, naive_utc
+from optiinfra_pipelines.clouds.collecting import Calls, Collector, Findings, Source, collected_schema, naive_utc
 from optiinfra_pipelines.customers import Connection, Customer
 from optiinfra_pipelines.errors import CollectionError, ErrorKind
 from optiinfra_pipelines.settings import Settings
@@ -36,6 +39,10 @@ _COLLECTORS: Mapping[str, tuple[str, str]] = {
     "azure": ("optiinfra_pipelines.clouds.azure.collector", "AzureCollector"),
     "vultr": ("optiinfra_pipelines.clouds.vultr.collector", "VultrCollector"),
 }
+_SUCCEEDED = "status <> 'failed'"
+# A part that a person has to set right first, such as a denied region, does not make every window due for ever.
+_READ = f"({_SUCCEEDED} OR (rows > 0 AND error_kind IN ('auth', 'not_configured')))"
+_LOG = logging.getLogger("optiinfra_pipelines")
 _OUTSIDE = "window_start: lies outside the windows that were asked for"
 
 
@@ -125,11 +132,12 @@ def due_windows(kind: Kind, day: Window, now: datetime, tried: Iterable[tuple[da
 def _tried(
     warehouse: Warehouse, customer: Customer, kind: Kind, day: Window
 ) -> dict[str, list[tuple[datetime, datetime]]]:
+    """By connection: the windows that were read, and when last."""
     rows = warehouse.query(
         "SELECT connection_id, window_start, max(started_at) AS began"
         f" FROM {warehouse.name(COLLECTION_RUNS)} r WHERE customer_id = $customer AND kind = $kind"
-        " AND status <> 'failed' AND window_start >= $start AND window_start < $end"
-        " GROUP BY connection_id, window_start",
+        f" AND {_READ if kind == 'metrics' else _SUCCEEDED}"
+        " AND window_start >= $start AND window_start < $end GROUP BY connection_id, window_start",
         {"customer": customer.id, "kind": kind, "start": naive_utc(day.start), "end": naive_utc(day.end)},
     ).to_pylist()
     found: dict[str, list[tuple[datetime, datetime]]] = {}
@@ -166,6 +174,8 @@ def _ask(
         answer.attempt.error = _joined(answer.findings.failures)
     except CollectionError as error:
         answer.attempt.error = error
+    except Exception as error:  # noqa: BLE001 - a mistake of ours in one provider's reader must not cost the others their rows
+        answer.attempt.error = mistake(error, f"{customer.id}/{connection.id}")
     made = answer.calls.made.values()
     answer.attempt.requests = sum(count for count, _, _ in made)
     answer.attempt.price = sum((price for _, _, price in made), Decimal(0))
@@ -176,6 +186,10 @@ def _ask(
 
 def _findings(source: Source, kind: Kind, resources: Sequence[Mapping[str, object]], span: Window) -> Findings:
     collector = open_collector(source)
+    if kind == "metrics" and not resources and "inventory" in source.connection.collect:
+        raise CollectionError(
+            "transient", f"{source.name}: metrics are asked for what the inventory lists, and there is none yet"
+        )
     if kind == "inventory":
         return collector.inventory()
     if kind == "prices":
@@ -222,22 +236,25 @@ def _write_rows(warehouse: Warehouse, customer: Customer, kind: Kind, answer: _A
     """Write what keeps the contract, and what does not to raw.rejected_rows."""
     connection, attempt, due = answer.connection, answer.attempt, answer.attempt.windows
     table = TABLES[kind][cast(CloudProvider, connection.provider)]
-    if not answer.findings.tables:
-        return
-    rows = _with_owner(table, pa.concat_tables(answer.findings.tables), customer, connection, due, now)
+    found = answer.findings.tables or [collected_schema(table).empty_table()]
+    rows = _with_owner(table, pa.concat_tables(found), customer, connection, due, now)
     if kind == "metrics":
         rows = rows.filter(_not_held(rows, due))
     good, reasons = judge(table, rows, due if kind == "metrics" else ())
     bad = rows.filter(pc.invert(good))
-    attempt.rows = warehouse.upsert(table, rows.filter(good)) if bad.num_rows < rows.num_rows else 0
-    attempt.rows_rejected = bad.num_rows
-    if bad.num_rows:
+    kept = rows.filter(good)
+    attempt.rows = warehouse.upsert(table, kept) if kept.num_rows else 0
+    refused = [_refused(table, customer.id, connection.id, row, why) for row, why in _with_reasons(bad, reasons)]
+    refused += [_refused(table, customer.id, connection.id, row, why) for row, why in answer.findings.unfit]
+    attempt.rows_rejected = len(refused)
+    if refused:
         at = f"{due[0].start:%Y-%m-%dT%H:%M}"
-        kept = _rejected(table, bad, [each for each in reasons if each], at)
+        for number, line in enumerate(refused, 1):
+            line |= {"row_number": number, "source": f"{line['source']}@{at}"}  # which numbers the attempt's rows
         with warehouse.replace_slice(REJECTED_ROWS, f"{customer.id}/{connection.id}/{kind}/{at}") as load:
-            load.insert(kept)
-            load.summary.rows_read = rows.num_rows
-            load.summary.rows_rejected = bad.num_rows
+            load.insert(pa.Table.from_pylist(refused))
+            load.summary.rows_read = attempt.rows + len(refused)
+            load.summary.rows_rejected = len(refused)
 
 
 def _with_owner(
@@ -306,20 +323,35 @@ def _not_held(rows: pa.Table, due: Sequence[Window]) -> pa.Array:
     return pc.invert(pc.and_(held, pc.equal(rows.column("window_seconds"), int(WINDOW.total_seconds()))))
 
 
-def _rejected(table: Table, rows: pa.Table, reasons: Sequence[str], at: str) -> pa.Table:
-    lines = [
-        {
-            "customer_id": row["customer_id"],
-            "connection_id": row["connection_id"],
-            "table_name": table.full_name,
-            "source": f"{row['source']}@{at}",  # which numbers the rows of one attempt
-            "row_number": number,
-            "reason": reason,
-            "payload": json.dumps(row, default=str, sort_keys=True),
-        }
-        for number, (row, reason) in enumerate(zip(rows.to_pylist(), reasons, strict=True), 1)
-    ]
-    return pa.Table.from_pylist(lines)
+def _with_reasons(rows: pa.Table, reasons: Sequence[str | None]) -> Iterable[tuple[Mapping[str, object], str]]:
+    return zip(rows.to_pylist(), (why for why in reasons if why), strict=True)
+
+
+def _refused(
+    table: Table, customer_id: str, connection_id: str, row: Mapping[str, object], reason: str
+) -> dict[str, object]:
+    return {
+        "customer_id": customer_id,
+        "connection_id": connection_id,
+        "table_name": table.full_name,
+        "source": str(row.get("source")),
+        "reason": reason,
+        "payload": json.dumps(row, default=str, sort_keys=True),
+    }
+
+
+def mistake(error: Exception, owner: str) -> CollectionError:
+    """A mistake of this program as one connection's failure: where it is, without the values that led to it."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(place.filename).name}:{place.lineno}"
+    _LOG.error(
+        "%s: %s in %s\n%s", owner, type(error).__name__, where, "".join(traceback.format_tb(error.__traceback__))
+    )
+    return CollectionError(
+        "malformed",
+        f"{owner}: {type(error).__name__} in {where}: the answer has a shape that this program does not know; "
+        "the log has the way there",
+    )
 
 
 def _joined(failures: Sequence[CollectionError]) -> CollectionError | None:
@@ -376,3 +408,26 @@ def _shares(attempt: Attempt) -> Iterator[tuple[Window, int, int]]:
             attempt.rows - rows * (count - 1) if last else rows,
             attempt.rows_rejected - rejected * (count - 1) if last else rejected,
         )
+
+
+def days_with_gaps(warehouse: Warehouse, customer: Customer, now: datetime, days: int) -> list[Window]:
+    """Earlier days, `days` of them at most, of which metrics are due: of connections that had been tried by then."""
+    today = floor_day(now)
+    tried = warehouse.query(
+        f"SELECT connection_id, window_start, max(CASE WHEN {_READ} THEN started_at END) AS began"
+        f" FROM {warehouse.name(COLLECTION_RUNS)} r WHERE customer_id = $customer AND kind = 'metrics'"
+        " AND window_start >= $start GROUP BY connection_id, window_start",
+        {"customer": customer.id, "start": naive_utc(today - days * DAY)},
+    ).to_pylist()
+    named = {each.id for each in customer.connections if "metrics" in each.collect}
+    found = []
+    for back in range(days, 0, -1):
+        day = Window(today - back * DAY, today - (back - 1) * DAY)
+        for connection in named:
+            own = [row for row in tried if row["connection_id"] == connection]
+            since = [row["window_start"] for row in own if row["window_start"] < day.end]
+            read = [(row["window_start"], row["began"]) for row in own if row["began"] is not None]
+            if since and any(window.start >= min(since) for window in due_windows("metrics", day, now, read)):
+                found.append(day)
+                break
+    return found

@@ -98,9 +98,9 @@ class Api:
 
     def _ask(self, method: str, path: str, operation: str, paid: Mapping[str, Any], **request: Any) -> Any:
         url = path if path.startswith(("http://", "https://")) else self.base_url + path
-        if httpx.URL(url).host != httpx.URL(self.base_url).host:
+        if _origin(url) != _origin(self.base_url):  # it would be sent our credentials
             raise CollectionError(
-                "malformed", f"{self._named(operation)}: the next page lies on another host, {httpx.URL(url).host}"
+                "malformed", f"{self._named(operation)}: the next page lies elsewhere, {_origin(url)}"
             )
         again = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(RetryLater),
@@ -139,8 +139,10 @@ class Api:
             return self.client.request(method, url, headers=headers, timeout=self.source.timeout, **request)
         except httpx.TimeoutException:
             error = self._error("transient", operation, f"no answer within {self.source.timeout:g} s")
-        except httpx.TransportError as problem:
-            error = self._error("transient", operation, f"the connection broke ({problem or type(problem).__name__})")
+        except httpx.LocalProtocolError:  # its text holds the header that cannot be sent: a credential
+            raise self._error("not_configured", operation, "a credential is not fit for a header; check it") from None
+        except httpx.RequestError as problem:
+            error = self._error("transient", operation, f"the connection broke ({type(problem).__name__})")
         raise RetryLater(error)
 
     def _refusal(self, operation: str, answer: httpx.Response) -> Exception:
@@ -191,7 +193,8 @@ def pages(fetch: Callable[[str | None], Any], following: Callable[[Any], str | N
     """Every page: `fetch` gets one by the cursor (None: the first) and `following` reads the next cursor from it.
 
     CollectionError (malformed) where a cursor or a whole page comes a second time, or pages do not end: an API that
-    repeats itself would otherwise be read for ever, or twice.
+    repeats itself would otherwise be read for ever, or twice. Pages without anything in them may repeat: filtered
+    lists have such.
     """
     cursor: str | None = None
     cursors: set[str] = set()
@@ -201,7 +204,7 @@ def pages(fetch: Callable[[str | None], Any], following: Callable[[Any], str | N
         cursor = following(page) or None
         if cursor is not None:
             body = sha256(json.dumps(page, sort_keys=True, default=str).replace(cursor, "").encode()).digest()
-            if cursor in cursors or body in bodies:
+            if cursor in cursors or (body in bodies and _holds_anything(page)):
                 raise CollectionError("malformed", f"{what}: the API sends a page again that it had sent before")
             cursors.add(cursor)
             bodies.add(body)
@@ -209,3 +212,15 @@ def pages(fetch: Callable[[str | None], Any], following: Callable[[Any], str | N
         if cursor is None:
             return
     raise CollectionError("malformed", f"{what}: more than {MOST_PAGES} pages")
+
+
+def _holds_anything(page: Any) -> bool:
+    """Whether some list in the page has an item."""
+    if isinstance(page, list):
+        return bool(page)
+    return isinstance(page, dict) and any(map(_holds_anything, page.values()))
+
+
+def _origin(url: str) -> str:
+    parts = httpx.URL(url)
+    return f"{parts.scheme}://{parts.host}:{parts.port or ''}"

@@ -22,11 +22,9 @@ _FRESHNESS = {
 def cloud_asset(provider: CloudProvider, kind: Kind) -> dg.AssetsDefinition:
     """The asset raw/{provider}_{kind}, partitioned by customer and UTC day."""
     table = TABLES[kind][provider]
-    needs = [[table.schema, TABLES["inventory"][provider].name]] if kind == "metrics" else []
 
     @dg.asset(
         key=[table.schema, table.name],
-        deps=needs,
         description=table.description,
         group_name=f"raw_{provider}",
         partitions_def=CUSTOMER_DAYS,

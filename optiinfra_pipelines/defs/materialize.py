@@ -22,11 +22,12 @@ from optiinfra_pipelines.clouds.collection import Kind
 from optiinfra_pipelines.customers import Customer, Customers, load_customers
 from optiinfra_pipelines.defs.partitions import day_key, partition_key
 from optiinfra_pipelines.defs.schedules import day_assets
+from optiinfra_pipelines.defs.warehouse_resource import WarehouseResource
 from optiinfra_pipelines.errors import CollectionError
 from optiinfra_pipelines.settings import Settings, load_settings
 from optiinfra_pipelines.summary import print_summary
 from optiinfra_pipelines.warehouse import open_warehouse
-from optiinfra_pipelines.warehouse.protocol import WarehouseError
+from optiinfra_pipelines.warehouse.protocol import Warehouse, WarehouseError
 from optiinfra_pipelines.windows import DAY, BillingPeriod, floor_day
 
 Months = dict[tuple[str, BillingPeriod], set[str]]  # (customer id, period) -> the tables that it concerns
@@ -48,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = load_settings()
         customers = load_customers(settings.customers)
-        months = _months(settings, customers)
+        months = _months(WarehouseResource().open(), settings, customers)
     except (CollectionError, WarehouseError) as error:
         console.print(f"[red]cannot go on:[/red] {error}", highlight=False)
         return 1
@@ -65,13 +66,13 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _months(settings: Settings, customers: Customers) -> Months:
+def _months(warehouse: Warehouse, settings: Settings, customers: Customers) -> Months:
     """Every month that the customers' bills hold."""
     found: Months = {}
     for customer in customers.customers:
         for table in TABLE_OF.values():
             for connection in billing_connections(customer, table):
-                for period in months_of(settings, customer, connection):
+                for period in months_of(warehouse, settings, customer, connection):
                     found.setdefault((customer.id, period), set()).add(table.full_name)
     return dict(sorted(found.items()))
 
@@ -146,9 +147,9 @@ def _failed_checks(instance: dg.DagsterInstance) -> list[tuple[str, str, str]]:
     """(asset, check, what it said) of each check whose newest evaluation, per partition, failed."""
     newest: dict[tuple[str, str, str], dg.AssetCheckEvaluation] = {}
     page = instance.get_event_records(
-        dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION), ascending=True, limit=100_000
+        dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION), ascending=False, limit=100_000
     )
-    for record in page:
+    for record in reversed(page):
         event = record.event_log_entry.dagster_event
         if event is None:
             continue

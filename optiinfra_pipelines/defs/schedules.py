@@ -1,15 +1,16 @@
 """When collecting runs: metrics and inventory each quarter of an hour, bills hourly, prices daily, one run a customer;
 late restatements as their sources list them; standing checks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from time import monotonic
 
 import dagster as dg
 
 from optiinfra_pipelines.clouds.billing import TABLE_OF, billing_connections, changed_periods
-from optiinfra_pipelines.clouds.collection import SETTLED, TABLES, Kind, collecting_connections
+from optiinfra_pipelines.clouds.collection import SETTLED, TABLES, Kind, collecting_connections, days_with_gaps
 from optiinfra_pipelines.customers import Customer
+from optiinfra_pipelines.defs.collection_checks import expectation_keys
 from optiinfra_pipelines.defs.partitions import (
     CUSTOMER_DAYS,
     CUSTOMER_MONTHS,
@@ -22,8 +23,9 @@ from optiinfra_pipelines.errors import CollectionError
 from optiinfra_pipelines.tables.cloud import CLOUD_PROVIDERS
 from optiinfra_pipelines.tables.contract import Table
 from optiinfra_pipelines.warehouse.protocol import WarehouseError
-from optiinfra_pipelines.windows import WINDOW, BillingPeriod, floor_day, periods_to_refresh
+from optiinfra_pipelines.windows import DAY, WINDOW, BillingPeriod, floor_day, periods_to_refresh
 
+_DAYS_BACK = 3  # that a gap is filled by itself; older ones are backfilled by hand
 _LISTING_SECONDS = 40  # of the 60 that a tick has
 _UNDER_WAY = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 
@@ -37,9 +39,18 @@ billing_job = dg.define_asset_job(
 )
 collection_job = dg.define_asset_job(
     "collection_job",
-    selection=dg.AssetSelection.assets(*[["raw", TABLES[k][p].name] for k in _EACH_TICK for p in CLOUD_PROVIDERS]),
+    selection=dg.AssetSelection.assets(
+        *[["raw", TABLES[kind][provider].name] for kind in _EACH_TICK for provider in CLOUD_PROVIDERS]
+    )
+    - dg.AssetSelection.checks(*expectation_keys(_EACH_TICK)),
     partitions_def=CUSTOMER_DAYS,
     description="Collects one customer's inventory, and the metrics of one day that are due, from every connection.",
+)
+expectations_job = dg.define_asset_job(
+    "expectations_job",
+    selection=dg.AssetSelection.checks(*expectation_keys(_EACH_TICK)),
+    partitions_def=CUSTOMER_DAYS,
+    description="Judges one customer's metrics and inventory of one day by Great Expectations suites.",
 )
 metrics_backfill_job = dg.define_asset_job(
     "metrics_backfill_job",
@@ -87,13 +98,23 @@ def billing_schedule(
 
 @dg.schedule(job=collection_job, cron_schedule="*/15 * * * *", default_status=dg.DefaultScheduleStatus.RUNNING)
 def collection_schedule(
-    context: dg.ScheduleEvaluationContext, customers: CustomersResource
+    context: dg.ScheduleEvaluationContext, customers: CustomersResource, warehouse: WarehouseResource
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """Each quarter of an hour: inventory, and the metrics that are due of today; after midnight of yesterday too."""
+    """Each quarter of an hour: inventory, and the metrics that are due: of today, of yesterday until it has settled,
+    and of the days before where a gap was left."""
     tick = context.scheduled_execution_time
-    days: dict[datetime, tuple[Kind, ...]] = {floor_day(tick): _EACH_TICK}
-    if tick < floor_day(tick) + SETTLED + WINDOW:
-        days[floor_day(tick - SETTLED - WINDOW)] = ("metrics",)
+    opened = warehouse.open_briefly()
+
+    def days(customer: Customer) -> dict[datetime, tuple[Kind, ...]]:
+        found: dict[datetime, tuple[Kind, ...]] = {floor_day(tick): _EACH_TICK}
+        if tick < floor_day(tick) + SETTLED + WINDOW:
+            found[floor_day(tick - SETTLED - WINDOW)] = ("metrics",)
+        try:
+            found |= {day.start: ("metrics",) for day in days_with_gaps(opened, customer, tick, _DAYS_BACK)}
+        except WarehouseError as error:  # a run that writes is not worth missing the tick
+            context.log.warning(f"{customer.id}: earlier days were not looked at: {error}")
+        return found
+
     yield from _daily(context, customers, collection_job.name, days)
 
 
@@ -103,19 +124,31 @@ def prices_schedule(
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """Daily: the list prices of the regions that each customer uses."""
     day = floor_day(context.scheduled_execution_time)
-    yield from _daily(context, customers, prices_job.name, {day: ("prices",)})
+    yield from _daily(context, customers, prices_job.name, lambda customer: {day: ("prices",)})
+
+
+@dg.schedule(job=expectations_job, cron_schedule="40 3 * * *", default_status=dg.DefaultScheduleStatus.RUNNING)
+def expectations_schedule(
+    context: dg.ScheduleEvaluationContext, customers: CustomersResource
+) -> Iterator[dg.RunRequest]:
+    """Daily: whether the metrics and the inventory of yesterday are plausible."""
+    yesterday = floor_day(context.scheduled_execution_time) - DAY
+    for customer in customers.load().customers:
+        if day_assets(customer, _EACH_TICK):
+            context.instance.add_dynamic_partitions("customer", [customer.id])
+            yield dg.RunRequest(partition_key=day_key(customer.id, yesterday), tags={"customer": customer.id})
 
 
 def _daily(
     context: dg.ScheduleEvaluationContext,
     customers: CustomersResource,
     job_name: str,
-    days: dict[datetime, tuple[Kind, ...]],
+    days: Callable[[Customer], dict[datetime, tuple[Kind, ...]]],
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
     skipped = []
     for customer in customers.load().customers:
         context.instance.add_dynamic_partitions("customer", [customer.id])
-        for day, kinds in days.items():
+        for day, kinds in days(customer).items():
             key, assets = day_key(customer.id, day), day_assets(customer, kinds)
             if assets and _under_way(context.instance, job_name, key):
                 skipped.append(str(key))

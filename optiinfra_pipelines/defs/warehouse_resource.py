@@ -28,6 +28,10 @@ class WarehouseResource(dg.ConfigurableResource):
             _prepared.add(str(address))
         return warehouse
 
+    def open_briefly(self) -> Warehouse:
+        """The warehouse for a question between two ticks: WarehouseBusy soon where another process holds it."""
+        return open_warehouse(self.settings().model_copy(update={"duckdb_lock_timeout": 2.0}))
+
 
 class CustomersResource(dg.ConfigurableResource):
     """Reads the file that OPTIINFRA_CUSTOMERS names."""

@@ -11,29 +11,31 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import httpx
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
 from rich.table import Table as Grid
 
 from optiinfra_pipelines.clouds.collecting import naive_utc
 from optiinfra_pipelines.clouds.collection import TABLES, Attempt, Kind, collect_day
+from optiinfra_pipelines.clouds.rest import trusted
 from optiinfra_pipelines.customers import Customers
 from optiinfra_pipelines.errors import ErrorKind
 from optiinfra_pipelines.sandbox import aws_server, azure_server, gcp_server, prometheus_server, vultr_server
 from optiinfra_pipelines.sandbox.clouds import Clouds, serve_clouds
-from optiinfra_pipelines.sandbox.fleet import Fleet
+from optiinfra_pipelines.sandbox.fleet import Fleet, FleetCloud
 from optiinfra_pipelines.sandbox.gate import FAULTS_PATH, Fault
 from optiinfra_pipelines.settings import Settings
 from optiinfra_pipelines.tables import ALL_TABLES
-from optiinfra_pipelines.tables.cloud import CLOUD_PROVIDERS, CloudProvider
+from optiinfra_pipelines.tables.cloud import CloudProvider
 from optiinfra_pipelines.tables.operations import COLLECTION_RUNS
 from optiinfra_pipelines.warehouse.duckdb import DuckDBWarehouse
 from optiinfra_pipelines.warehouse.protocol import Warehouse
@@ -47,11 +49,16 @@ SERVERS: Mapping[str, Any] = {
     "prometheus": prometheus_server,
 }
 FAULT_NAMES = tuple(aws_server.FAULTS)
+# Which cells are judged one after the other, over the same servers.
+LANES: Mapping[tuple[FleetCloud, ...], tuple[str, ...]] = {
+    ("aws", "azure"): ("aws", "azure"),
+    ("gcp", "vultr"): ("gcp", "vultr", "prometheus"),
+}
 KINDS: tuple[Kind, ...] = ("inventory", "metrics")
 NOW = datetime(2026, 11, 20, 0, 46, tzinfo=UTC)  # an hour before, on another day, all was listed: metrics know of it
+NEXT = NOW + WINDOW
 # Of these faults each hits one service or place; what the others tell is kept.
 NARROW = ("partial_page", "endless_cursor", "repeated_page", "empty_zone", "permission_denied", "region_not_enabled")
-_HURRIED = Settings(api_timeout=0.7, api_attempts=2)  # an answer that hangs takes 2 s
 _PATIENT = Settings(api_timeout=30, api_attempts=5)
 
 Outcome = Literal["recovered", "recorded", "absent", "failed"]
@@ -95,7 +102,7 @@ def under_fault(fault: str, hit: bool, held: Held, whole: Held) -> Iterator[str]
     if failed and not hit:
         yield f"failed ({held.errors}) though the fault did not hit it"
     if held.errors - {None, *get_args(ErrorKind)}:
-        yield f"failed without an error kind"
+        yield "failed without an error kind"
     if lost and not failed:
         yield f"succeeded, and {lost.total()} rows are missing"
     sources = {row[-1] for row in lost}
@@ -114,75 +121,69 @@ def after_fault(kind: Kind, held: Held, whole: Held) -> Iterator[str]:
             yield f"the window of {window:%H:%M} was collected {succeeded} times"
 
 
-class FaultMatrix:
-    """Judges cells over the running `clouds` of two customers, whose credentials are in the environment; warehouses
-    are files in `folder`."""
+class Lane:
+    """Two clouds whose cells are judged one after the other: their running servers, with credentials in the
+    environment, and what their warehouse holds where there is no fault. Files go to `folder`."""
 
-    def __init__(self, clouds: Clouds, folder: Path) -> None:
+    def __init__(self, clouds: Clouds, folder: Path, attempts: int) -> None:
         self._urls = clouds.urls
-        self._hit, self._other = clouds.fleet.customers
-        content = [
-            {"id": each, "name": each, "connections": clouds.connections(each)} for each in (self._hit, self._other)
-        ]
+        self._hurried = Settings(api_timeout=0.7, api_attempts=attempts)  # an answer that hangs takes 2 s
+        self._hit, self._other = names = clouds.fleet.customers
+        content = [{"id": each, "name": each, "connections": clouds.connections(each)} for each in names]
         self._customers = Customers.model_validate({"customers": content})
-        self._file, self._template = folder / "warehouse.duckdb", folder / "template.duckdb"
+        self._template, self._file = folder / "template.duckdb", folder / "cell.duckdb"
+        self._targets: list[Target] = list(product(names, clouds.fleet.clouds, KINDS))
         listed = DuckDBWarehouse(self._template)
         listed.create_tables(ALL_TABLES)
-        targets = [
-            (customer, cloud, kind)
-            for customer in clouds.fleet.customers
-            for cloud in CLOUD_PROVIDERS
-            for kind in KINDS
-        ]
-        for target in targets:
+        for target in self._targets:
             if target[2] == "inventory":
                 self._collect(listed, target, NOW - timedelta(hours=1))
-        self._whole: list[dict[Target, Held]] = []
+        self._whole = []
         warehouse = self._fresh()
-        for now in (NOW, NOW + WINDOW):
-            for target in targets:
+        for now in (NOW, NEXT):
+            for target in self._targets:
                 self._collect(warehouse, target, now)
-            self._whole.append({target: read(warehouse, target) for target in targets})
+            self._whole.append(read(warehouse, self._targets))
 
     def cell(self, fault: str, server: str) -> Cell:
         """What becomes of one fault of one server."""
         planned = SERVERS[server].FAULTS[fault]
         if planned is None:
             return Cell(fault, server, "absent", SERVERS[server].ABSENT[fault])
-        cloud: CloudProvider = "vultr" if server == "prometheus" else cast(CloudProvider, server)
-        hit: list[Target] = [(self._hit, cloud, kind) for kind in KINDS]
-        beside: CloudProvider = "gcp" if cloud == "vultr" else "vultr"
-        others: list[Target] = [(*each, kind) for each in ((self._hit, beside), (self._other, cloud)) for kind in KINDS]
-        wrong: list[str] = []
+        cloud = "vultr" if server == "prometheus" else server
+        hit = [each for each in self._targets if each[:2] == (self._hit, cloud)]
+        seen = [each for each in self._targets if self._hit == each[0] or cloud == each[1]]
         warehouse = self._fresh()
-        met = {target: self._under(planned, self._urls[server], warehouse, target) for target in hit}
-        for target in others:
-            self._collect(warehouse, target, NOW)
-        if not any(met.values()):
-            wrong.append("the fault hit no request")
-        found = {target: read(warehouse, target) for target in (*hit, *others)}
-        for target, held in found.items():
-            wrong += _of(target, under_fault(fault, met.get(target, False), held, self._whole[0][target]))
+        met = {target: self._met(planned, self._urls[server], warehouse, target) for target in hit}
+        for target in seen:
+            if target not in hit:
+                self._collect(warehouse, target, NOW)
+        found, whole = read(warehouse, seen), self._whole[0]
+        wrong = {each: list(under_fault(fault, met.get(each, False), found[each], whole[each])) for each in seen}
         for target in hit:
-            self._collect(warehouse, target, NOW + WINDOW)
-            wrong += _of(target, after_fault(target[2], read(warehouse, target), self._whole[1][target]))
-            again = self._collect(warehouse, target, NOW + WINDOW + timedelta(minutes=1))
-            if again.windows or again.requests:
-                wrong += _of(target, [f"{len(again.windows)} windows are still due"])
+            self._collect(warehouse, target, NEXT)
+        filled, whole = read(warehouse, hit), self._whole[1]
+        for target in hit:
+            wrong[target] += after_fault(target[2], filled[target], whole[target])
+            again = self._collect(warehouse, target, NEXT + timedelta(minutes=1))
+            wrong[target] += ["it is still due after that"] if again.windows or again.requests else []
+        said = [f"{' '.join(target)}: {each}" for target, all_wrong in wrong.items() for each in all_wrong]
+        said += [] if any(met.values()) else ["the fault met no request"]
         recorded = [f"{target[2]} {error}" for target in hit for error in found[target].errors if error]
-        outcome: Outcome = "failed" if wrong else "recorded" if recorded else "recovered"
-        return Cell(fault, server, outcome, "; ".join(wrong or recorded))
+        outcome: Outcome = "failed" if said else "recorded" if recorded else "recovered"
+        return Cell(fault, server, outcome, "; ".join(said or recorded))
 
     def _fresh(self) -> Warehouse:
         shutil.copyfile(self._template, self._file)
         return DuckDBWarehouse(self._file)
 
-    def _under(self, fault: Fault, url: str, warehouse: Warehouse, target: Target) -> bool:
-        """Collect `target` under the fault; whether it met the fault."""
-        httpx.post(url + FAULTS_PATH, json=asdict(fault)).raise_for_status()
-        self._collect(warehouse, target, NOW, _HURRIED)
-        left = sum(each["times"] for each in httpx.get(url + FAULTS_PATH).json())
-        httpx.delete(url + FAULTS_PATH).raise_for_status()
+    def _met(self, fault: Fault, url: str, warehouse: Warehouse, target: Target) -> bool:
+        """Collect `target` under the fault; whether a request met it."""
+        with httpx.Client(base_url=url, verify=trusted()) as sandbox:
+            sandbox.post(FAULTS_PATH, json=asdict(fault)).raise_for_status()
+            self._collect(warehouse, target, NOW, self._hurried)
+            left = sum(each["times"] for each in sandbox.get(FAULTS_PATH).json())
+            sandbox.delete(FAULTS_PATH).raise_for_status()
         return bool(left < fault.times)
 
     def _collect(self, warehouse: Warehouse, target: Target, now: datetime, settings: Settings = _PATIENT) -> Attempt:
@@ -192,20 +193,20 @@ class FaultMatrix:
         return attempt
 
 
-def _of(target: Target, wrong: Iterable[str]) -> list[str]:
-    return [f"{' '.join(target)}: {each}" for each in wrong]
+def read(warehouse: Warehouse, targets: Iterable[Target]) -> dict[Target, Held]:
+    """What the warehouse holds of each target."""
+    with warehouse.session() as held:
+        return {target: _read(held, *target) for target in targets}
 
 
-def read(warehouse: Warehouse, target: Target) -> Held:
-    """What the warehouse holds of one target."""
-    customer, cloud, kind = target
+def _read(warehouse: Warehouse, customer: str, cloud: CloudProvider, kind: Kind) -> Held:
     table = TABLES[kind][cloud]
     names = ", ".join(each.name for each in table.columns if each.name not in ("snapshot_at", "collected_at"))
     rows = warehouse.query(
         f"SELECT {names} FROM {warehouse.current(table)} t WHERE customer_id = $customer", {"customer": customer}
     )
     tries = warehouse.query(
-        "SELECT window_start, CASE WHEN status = 'failed' THEN coalesce(error_kind, 'none') END AS error"
+        "SELECT window_start, CASE WHEN status = 'failed' THEN coalesce(error_kind, 'unknown') END AS error"
         f" FROM {warehouse.name(COLLECTION_RUNS)} r"
         " WHERE customer_id = $customer AND provider = $cloud AND kind = $kind AND window_start >= $day",
         {"customer": customer, "cloud": cloud, "kind": kind, "day": naive_utc(floor_day(NOW))},
@@ -214,6 +215,27 @@ def read(warehouse: Warehouse, target: Target) -> Held:
     for each in tries:
         runs.setdefault(each["window_start"], []).append(each["error"])
     return Held(Counter(zip(*(column.to_pylist() for column in rows.columns), strict=True)), runs)
+
+
+def judge_lane(clouds: tuple[FleetCloud, ...], cells: Sequence[tuple[str, str]], attempts: int) -> list[Cell]:
+    """The given (fault, server) of two clouds, over servers of their own."""
+    with serve_clouds(Fleet(NOW.date(), clouds=clouds)) as running, TemporaryDirectory() as folder:
+        os.environ.update(running.environment())
+        lane = Lane(running, Path(folder), attempts)
+        return [lane.cell(*each) for each in cells]
+
+
+def judge(faults: Sequence[str], servers: Sequence[str], attempts: int = 2) -> list[Cell]:
+    """The cells of these faults and servers, in that order; a process for each pair of clouds."""
+    wanted = list(product(faults, servers))
+    with ProcessPoolExecutor(len(LANES)) as pool:
+        lanes = [
+            pool.submit(judge_lane, clouds, mine, attempts)
+            for clouds, own in LANES.items()
+            if (mine := [each for each in wanted if each[1] in own])
+        ]
+        found = {(cell.fault, cell.server): cell for lane in lanes for cell in lane.result()}
+    return [found[each] for each in wanted]
 
 
 def table_of(cells: Sequence[Cell]) -> Grid:
@@ -240,14 +262,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--fault", nargs="+", choices=FAULT_NAMES, default=FAULT_NAMES, help="these faults alone")
     parser.add_argument("--server", nargs="+", choices=SERVERS, default=tuple(SERVERS), help="these servers alone")
+    parser.add_argument("--attempts", type=int, default=2, help="how often a request is sent at most (2)")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line, and no table")
     options = parser.parse_args(arguments)
-    wanted = [(fault, server) for fault in options.fault for server in options.server]
-    with serve_clouds(Fleet(NOW.date())) as clouds, TemporaryDirectory() as folder:
-        os.environ.update(clouds.environment())
-        matrix = FaultMatrix(clouds, Path(folder))
-        told = Console(stderr=True)
-        cells = [matrix.cell(*each) for each in track(wanted, "faults", console=told, transient=True)]
+    cells = judge(options.fault, options.server, options.attempts)
     if options.json:
         for cell in cells:
             print(json.dumps(asdict(cell)))

@@ -1,8 +1,8 @@
 """A Prometheus server on loopback for the sandbox: range queries over the machines of one customer on one cloud.
 
 `/{customer}/{cloud}/api/v1/query_range` answers in the words of Prometheus's HTTP API. It is no PromQL engine: of each
-operand of `or` it reads which exporter's metric is asked for, over which function, and the labels that are to be made;
-the values are the fleet's. Run as `python -m optiinfra_pipelines.sandbox.prometheus_server --port 0 --today ...`.
+operand of `or` it reads which exporter's metric is asked for, over which function, the labels that are to be made and
+the bounds of clamp_min and clamp_max; the values are the fleet's. Run as `python -m optiinfra_pipelines.sandbox.prometheus_server --port 0 --today ...`.
 """
 
 import argparse
@@ -94,6 +94,8 @@ _METRICS: Mapping[str, tuple[str, int, bool]] = {
     "vllm:time_to_first_token_seconds_bucket": ("time_to_first_token_seconds", 8000, True),
 }
 _NAME = re.compile(r"(?:node_|DCGM_|vllm:)\w+")
+_CLAMP = re.compile(r"clamp_(min|max)\(")
+_BOUND = re.compile(r", (-?[0-9.]+)\)")  # the last argument of a clamp; no other function's is a number
 _MADE = re.compile(r'"(\w+)", "([^"]*)", "(\w*)", "([^"]*)"\)')
 
 
@@ -119,6 +121,7 @@ class _Operand:
     port: int
     factor: float
     made: tuple[tuple[str, str, str, str], ...]
+    clamps: tuple[tuple[str, float], ...]
 
     @classmethod
     def read(cls, promql: str) -> "_Operand | None":
@@ -129,7 +132,16 @@ class _Operand:
         metric, port, percent = _METRICS[found[0]]
         factor = 1.0 if percent or "100 *" in promql else 0.01
         before = promql[: found.start()]
-        return cls(metric, _statistic(promql, before), port, factor, tuple(_MADE.findall(promql)))
+        inner_first = zip(reversed(_CLAMP.findall(promql)), map(float, _BOUND.findall(promql)), strict=True)
+        made, clamps = tuple(_MADE.findall(promql)), tuple(inner_first)
+        return cls(metric, _statistic(promql, before), port, factor, made, clamps)
+
+    def result(self, value: float) -> float:
+        """What the operand makes of the fleet's value."""
+        value *= self.factor
+        for clamp, bound in self.clamps:
+            value = max(value, bound) if clamp == "min" else min(value, bound)
+        return value
 
     def labels(self, series: Series) -> dict[str, str]:
         """The labels of the series, the made ones among them; those that the operand does not name are aggregated."""
@@ -198,7 +210,7 @@ class PrometheusServer:
             for _, operand in operands
             if operand is not None
             for series in self._series.get((matched[1], matched[2], operand.metric, operand.statistic), [])
-            if (points := _points(series, operand.factor, range(start, end + 1, step)))
+            if (points := _points(series, operand, range(start, end + 1, step)))
         ]
         whole: dict[str, Any] = {"status": "success", "data": {"resultType": "matrix", "result": result}}
         fault = environ.get(FAULT_IN_ENVIRON)
@@ -208,13 +220,13 @@ class PrometheusServer:
         return answer_json(start_response, whole)
 
 
-def _points(series: Series, factor: float, times: range) -> list[tuple[int, str]]:
+def _points(series: Series, operand: _Operand, times: range) -> list[tuple[int, str]]:
     """What an expression over the last 15 minutes is at each of `times`: the window's value at its end."""
     found = []
     for at in times:
         value = series.value(datetime.fromtimestamp(at, UTC) - WINDOW)
         if value is not None:
-            found.append((at, repr(value * factor)))
+            found.append((at, repr(operand.result(value))))
         elif series.metric == "time_to_first_token_seconds":
             found.append((at, "NaN"))
     return found

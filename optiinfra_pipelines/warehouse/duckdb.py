@@ -91,9 +91,9 @@ class DuckDBWarehouse:
         with self._transaction() as con:
             con.register("source", rows.append_column("=position", pa.array(range(rows.num_rows), pa.int64())))
             con.execute(
-                'CREATE TEMP TABLE incoming AS SELECT * EXCLUDE ("=position", newest) FROM (SELECT *, row_number() OVER'
-                f' (PARTITION BY {keys} ORDER BY collected_at DESC, "=position" DESC) AS newest FROM source)'
-                " WHERE newest = 1"
+                'CREATE OR REPLACE TEMP TABLE incoming AS SELECT * EXCLUDE ("=position", newest) FROM (SELECT *,'
+                f' row_number() OVER (PARTITION BY {keys} ORDER BY collected_at DESC, "=position" DESC) AS newest'
+                " FROM source) WHERE newest = 1"
             )
             same = " AND ".join(f'held."{name}" = incoming."{name}"' for name in table.key)
             con.execute(
@@ -104,6 +104,7 @@ class DuckDBWarehouse:
                 f"INSERT INTO {table.full_name} BY NAME"
                 f" SELECT * FROM incoming ANTI JOIN {table.full_name} held USING ({keys})"
             )
+            con.unregister("source")
         return rows.num_rows
 
     def append(self, table: Table, rows: pa.Table) -> int:
@@ -163,7 +164,7 @@ class DuckDBWarehouse:
     def _open(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         patiently = Retrying(
-            retry=retry_if_exception_type((_Locked, duckdb.ConnectionException)),
+            retry=retry_if_exception_type((_Locked, *_OPENED_HERE)),
             stop=stop_after_delay(self._lock_timeout),
             wait=wait_random_exponential(multiplier=0.05, max=2),
             reraise=True,
@@ -172,7 +173,7 @@ class DuckDBWarehouse:
             return patiently(self._try_open, read_only=read_only)
         except _Locked as error:
             raise WarehouseBusy(f"{self.path} is in use by {error.holder}; close it and run again") from error
-        except duckdb.ConnectionException as error:
+        except _OPENED_HERE as error:
             raise WarehouseBusy(f"{self.path} is in use by another part of this process: {error}") from error
 
     def _try_open(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
@@ -184,6 +185,10 @@ class DuckDBWarehouse:
             raise _Locked(str(error)) from error
         con.execute("SET TimeZone = 'UTC'")
         return con
+
+
+# Another thread has the file open in another way, or is just closing it.
+_OPENED_HERE = (duckdb.ConnectionException, duckdb.ResourceInUseException)
 
 
 class _Locked(Exception):

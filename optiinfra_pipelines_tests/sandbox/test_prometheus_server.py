@@ -58,6 +58,14 @@ def test_an_expression_that_forgets_percent_gets_a_fraction(client: httpx.Client
     assert percent == pytest.approx(100 * fraction)
 
 
+def test_clamps_bound_what_is_answered(client: httpx.Client) -> None:
+    named = 'label_replace(rate(node_cpu_seconds_total[15m]), "machine", "$1", "instance", "(.+)")'
+    busy = f"100 * (1 - avg by (machine) ({named}))"
+    clamped = f"clamp_max(clamp_min({busy}, 20), 40)"
+    result = client.get(PATH, params=asked(clamped)).json()["data"]["result"]
+    assert {float(value) for series in result for _, value in series["values"]} == {20.0, 40.0}
+
+
 def test_a_token_opens_its_own_customer_alone(client: httpx.Client) -> None:
     assert client.get("/globex/vultr/api/v1/query_range", params=asked("node_cpu_seconds_total")).status_code == 401
     assert client.get("/nobody/vultr/api/v1/query_range").status_code == 404

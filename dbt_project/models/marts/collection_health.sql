@@ -39,6 +39,8 @@ attempts as (
         *,
         max(case when status <> 'failed' then started_at end)
             over (partition by customer_id, connection_id, kind) as newest_success_at,
+        max(case when status = 'succeeded' then started_at end)
+            over (partition by customer_id, connection_id, kind) as newest_collection_at,
         row_number()
             over (partition by customer_id, connection_id, kind, window_start order by started_at desc) as recency
     from collection_runs
@@ -53,12 +55,15 @@ attempted as (
         max(started_at) as last_attempt_at,
         argMax(status, started_at) as last_status,
         max(newest_success_at) as last_success_at,
-        argMax(rows, case when status = 'succeeded' then started_at end) as last_rows,
-        argMax(rows_rejected, case when status = 'succeeded' then started_at end) as last_rows_rejected,
+        {{ sum_bigint("case when status = 'succeeded' and started_at = newest_collection_at then rows end") }} as last_rows,
+        {{ sum_bigint("case when status = 'succeeded' and started_at = newest_collection_at then rows_rejected end") }}
+            as last_rows_rejected,
         count(distinct case
             when status = 'failed' and started_at > coalesce(newest_success_at, timestamp '1970-01-01') then started_at
         end) as consecutive_failures,
-        count(case when status = 'failed' and recency = 1 then 1 end) as failing_windows,
+        -- inventory and prices are of now: a window of theirs that failed cannot be read again
+        count(case when status = 'failed' and recency = 1 and kind not in ('inventory', 'prices') then 1 end)
+            as failing_windows,
         argMax(error_kind, case when status = 'failed' then started_at end) as last_error_kind,
         argMax(error, case when status = 'failed' then started_at end) as last_error
     from attempts

@@ -1,5 +1,8 @@
 """From the matrix of a range query to rows of raw metrics. Pure and columnar: decoded answers in, Arrow out.
 
+A series of a host that no inventory row of the connection names is no row: one Prometheus may measure the machines of
+several connections or customers, and those of another one are none of this one's.
+
 Source: https://prometheus.io/docs/prometheus/latest/querying/api/#range-queries
 """
 
@@ -57,8 +60,8 @@ def parse_matrix(
 ) -> pa.Table:
     """Rows of `table` from `result`: [{"metric": labels, "values": [[seconds, "value"], ...]}].
 
-    A point at a window's end is of that window; NaN and infinite values are no rows, nor are points outside `span`.
-    A machine that `machines` does not know keeps its label as its id.
+    A point at a window's end is of that window; NaN and infinite values are no rows, nor are points outside `span`,
+    nor hosts that `machines` does not know (see `unknown_hosts`).
     """
     words: list[tuple[str, ...]] = []
     counts: list[int] = []
@@ -67,10 +70,9 @@ def parse_matrix(
     for series in result:
         labels = series["metric"]
         query = _QUERIES.get(labels.get(METRIC, ""))
-        host = labels.get(RESOURCE, "").strip("[]")
-        if query is None or not host or not series["values"]:
+        machine = machines.get(_host(labels))
+        if query is None or machine is None:
             continue
-        machine = machines.get(host.lower()) or Machine("", host, "machine")
         component = _component(query.component, labels.get(query.component, "") if query.component else "")
         words.append((*machine, query.metric, component, query.unit, query.statistic))
         counts.append(len(series["values"]))
@@ -96,6 +98,15 @@ def parse_matrix(
 
 
 _TEXTS = ("account_id", "resource_id", "resource_type", "metric_name", "component", "unit", "statistic")
+
+
+def unknown_hosts(result: Iterable[Mapping[str, Any]], machines: Mapping[str, Machine]) -> set[str]:
+    """The hosts of series in `result` that `machines` does not know, in lower case; a series without one has none."""
+    return {host for series in result if (host := _host(series["metric"])) and host not in machines}
+
+
+def _host(labels: Mapping[str, str]) -> str:
+    return labels.get(RESOURCE, "").strip("[]").lower()
 
 
 def _component(label: str, value: str) -> str:

@@ -59,18 +59,23 @@ def _space(function: str, metric: str) -> str:
     return f"sum by ({RESOURCE}) ({_by('max', f'{function}({metric}{{{_FILESYSTEMS}}}[15m])', 'device')})"
 
 
+def _used(free: str) -> str:
+    # rate() extrapolates: of a machine that only idles the idle share may come out a little above 1
+    return f"clamp_max(clamp_min(100 * (1 - {free}), 0), 100)"
+
+
 def _node() -> Iterator[Query]:
     # rates of 5 minutes over 10 minutes look 15 minutes back in all
     idle = f"avg by ({RESOURCE}) ({_machine(f'rate({_IDLE}[15m])')})"
     lowest = f"min_over_time(avg by ({RESOURCE}) ({_machine(f'rate({_IDLE}[5m])')})[10m:1m])"
-    yield Query("node", "cpu_utilization", "average", f"100 * (1 - {idle})")
-    yield Query("node", "cpu_utilization", "maximum", f"100 * (1 - {lowest})")
+    yield Query("node", "cpu_utilization", "average", _used(idle))
+    yield Query("node", "cpu_utilization", "maximum", _used(lowest))
     for statistic, over in (("average", "avg_over_time"), ("maximum", "min_over_time")):
         free, total = f"{over}(node_memory_MemAvailable_bytes[15m])", "max_over_time(node_memory_MemTotal_bytes[15m])"
-        promql = f"100 * (1 - {_by('max', free)} / {_by('max', total)})"
+        promql = _used(f"{_by('max', free)} / {_by('max', total)}")
         yield Query("node", "memory_utilization", statistic, promql)  # type: ignore[arg-type]
         free, total = _space(over, "node_filesystem_avail_bytes"), _space("max_over_time", "node_filesystem_size_bytes")
-        yield Query("node", "storage_utilization", statistic, f"100 * (1 - {free} / {total})")  # type: ignore[arg-type]
+        yield Query("node", "storage_utilization", statistic, _used(f"{free} / {total}"))  # type: ignore[arg-type]
     for metric, counter, devices in (
         ("network_in_bytes", "node_network_receive_bytes_total", _INTERFACES),
         ("network_out_bytes", "node_network_transmit_bytes_total", _INTERFACES),

@@ -53,13 +53,19 @@ class VultrBill:
         return sorted(found | {pending_period(each) for each in self._pending()})
 
     def rows(self, period: BillingPeriod) -> pa.Table:
-        """The charges of `period`: items of its invoices, then what is pending of it and not yet invoiced."""
+        """The charges of `period`: items of its invoices, then what is pending of it.
+
+        Once an invoice closes the period, what is still listed as pending of it is on that invoice, and left out.
+        """
+        # pending first: charges that an invoice takes over between the two answers are then in one of them or in both
+        pending = [each for each in self._pending() if pending_period(each) == period]
+        invoices = [each for each in self._invoices() if invoice_period(each) == period]
         rows: list[Row] = []
-        for invoice in self._invoices():
-            if invoice_period(invoice) == period:
-                items = self.api.list(f"/billing/invoices/{invoice['id']}/items", "invoice_items")
-                rows += [charge_row(item, period, invoice) for item in items]
-        rows += [charge_row(item, period) for item in self._pending() if pending_period(item) == period]
+        for invoice in invoices:
+            items = self.api.list(f"/billing/invoices/{invoice['id']}/items", "invoice_items")
+            rows += [charge_row(item, period, invoice) for item in items]
+        if not any(closes(invoice, period) for invoice in invoices):
+            rows += [charge_row(item, period) for item in pending]
         return pa.table({name: pa.array([row[name] for row in rows], pa.string()) for name in COLUMNS})
 
     def _invoices(self) -> list[dict[str, Any]]:
@@ -75,6 +81,11 @@ def invoice_period(invoice: Item) -> BillingPeriod:
         return BillingPeriod.of(datetime.fromisoformat(invoice["date"]) - MADE_WITHIN)
     except ValueError as error:
         raise CollectionError("malformed", f"vultr: invoice {invoice.get('id')}: {error}") from error
+
+
+def closes(invoice: Item, period: BillingPeriod) -> bool:
+    """Whether an invoice of `period` is of the whole of it: one that is made when the month is over."""
+    return datetime.fromisoformat(invoice["date"]) >= period.end
 
 
 def pending_period(item: Item) -> BillingPeriod:

@@ -1,6 +1,7 @@
 """What a Prometheus tells of the fleet's machines is what the fleet did, of any cloud, to the last window."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from math import isclose
@@ -104,11 +105,30 @@ def test_an_idle_llm_server_has_no_time_to_first_token(prometheus_url: str) -> N
     assert idle <= {row["resource_id"] for row in rows if row["metric_name"] == "requests_running"}
 
 
-def test_without_an_inventory_the_labels_are_the_ids(prometheus_url: str) -> None:
-    rows = rows_of(collected(open_source(prometheus_url), []))
-    measured = {private_ip(each) for each in FLEET.of("acme", "vultr", "machine") if each.measured}
-    assert {row["resource_id"] for row in rows} == measured
-    assert {row["resource_type"] for row in rows} == {"machine"}
+def test_a_server_that_two_connections_share_gives_each_its_own_machines_and_a_warning_counts_the_others(
+    prometheus_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = key_values(rows_of(collected(open_source(prometheus_url), inventory())))
+    machines = inventory()
+    assert caplog.records == []
+    with caplog.at_level(logging.WARNING, "optiinfra_pipelines"):
+        ours, others = (
+            key_values(rows_of(collected(open_source(prometheus_url), part))) for part in (machines[:2], machines[2:])
+        )
+    assert {resource_id for _, resource_id, *_ in ours} == {each["resource_id"] for each in machines[:2]}
+    assert not ours.keys() & others.keys()
+    assert ours | others == whole
+    first, second = (record.getMessage() for record in caplog.records)
+    measured = {resource_id for _, resource_id, *_ in whole}
+    assert f"acme/vultr-api: prometheus measures {len(measured) - 2} hosts" in first
+    assert "prometheus measures 2 hosts" in second
+
+
+def test_without_an_inventory_nothing_is_written_and_the_warning_says_what_to_check(
+    prometheus_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert collected(open_source(prometheus_url), []).row_count == 0
+    assert "check prometheus.resource_label and that inventory is collected" in caplog.text
 
 
 def test_two_days_and_a_half_are_asked_by_day_and_have_no_gap(prometheus_url: str) -> None:

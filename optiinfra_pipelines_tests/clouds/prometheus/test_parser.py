@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optiinfra_pipelines.clouds.collecting import collected_schema
-from optiinfra_pipelines.clouds.prometheus.parser import Machine, machines_by_label, parse_matrix, window_ends
+from optiinfra_pipelines.clouds.prometheus.parser import (
+    Machine,
+    machines_by_label,
+    parse_matrix,
+    unknown_hosts,
+    window_ends,
+)
 from optiinfra_pipelines.tables.cloud import METRICS
 from optiinfra_pipelines.windows import WINDOW, Window
 
@@ -16,6 +22,7 @@ START = datetime(2026, 11, 19, 12, tzinfo=UTC)
 SPAN = Window(START, START + 4 * WINDOW)
 SECONDS = int(START.timestamp())
 TABLE = METRICS["vultr"]
+KNOWN = {each: Machine("", each, "machine") for each in ("a", "b")}
 
 
 def machine_row(resource_id: str, name: str | None = None, **details: Any) -> dict[str, Any]:
@@ -33,7 +40,7 @@ def series(machine: str, *points: tuple[int, str], metric: str = "cpu_utilizatio
 
 
 def parsed(*result: Any, machines: dict[str, Machine] | None = None) -> list[dict[str, Any]]:
-    table = parse_matrix(result, machines or {}, SPAN, TABLE, "test")
+    table = parse_matrix(result, KNOWN if machines is None else machines, SPAN, TABLE, "test")
     assert table.schema == collected_schema(TABLE)
     return table.to_pylist()
 
@@ -86,9 +93,15 @@ def test_a_label_finds_its_machine_by_id_name_or_address_in_any_case() -> None:
         assert row["resource_id"] == "i-1"
 
 
-def test_a_series_of_an_unknown_machine_is_kept_under_its_label() -> None:
-    [row] = parsed(series("gpu-box.example.com", (SECONDS + 900, "1")))
-    assert (row["resource_id"], row["resource_type"], row["account_id"]) == ("gpu-box.example.com", "machine", "")
+def test_a_host_that_no_known_machine_has_is_no_row_and_is_told_once() -> None:
+    result = [
+        series("Other-Customers-Box", (SECONDS + 900, "1")),
+        series("other-customers-box", (SECONDS + 900, "1"), metric="memory_utilization/average"),
+        series("a", (SECONDS + 900, "1")),
+        series("", (SECONDS + 900, "1")),
+    ]
+    assert [row["resource_id"] for row in parsed(*result)] == ["a"]
+    assert unknown_hosts(result, KNOWN) == {"other-customers-box"}
 
 
 def test_a_word_that_names_two_machines_names_none_and_an_id_comes_before_a_name() -> None:

@@ -28,6 +28,14 @@ def test_percent_and_not_a_fraction_is_asked_for() -> None:
             assert "100 * " in query.promql
 
 
+def test_a_machine_that_only_idles_is_not_below_zero_where_rates_are_extrapolated() -> None:
+    differences = [query for query in QUERIES if "100 * (1 - " in query.promql]
+    assert {query.metric for query in differences} == {"cpu_utilization", "memory_utilization", "storage_utilization"}
+    for query in differences:
+        assert query.promql.startswith("clamp_max(clamp_min(100 * (1 - ")
+        assert query.promql.endswith("), 0), 100)")
+
+
 def test_vllms_names_are_those_of_a_recorded_answer(data: Path) -> None:
     recorded = set(re.findall(r"^(vllm:\w+)", (data / "llm" / "wire" / "vllm_metrics.txt").read_text(), re.MULTILINE))
     asked = {name for query in EXPORTERS["vllm"] for name in re.findall(r"vllm:\w+", query.promql)}

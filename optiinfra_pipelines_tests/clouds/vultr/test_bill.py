@@ -7,11 +7,11 @@ import pyarrow as pa
 import pytest
 
 from optiinfra_pipelines.clouds.focus.normaliser import Origin, normalise
-from optiinfra_pipelines.clouds.vultr.bill import VultrBill
+from optiinfra_pipelines.clouds.vultr.bill import VultrBill, closes
 from optiinfra_pipelines.errors import CollectionError
 from optiinfra_pipelines.sandbox.fleet_bills import bill_periods, charges
 from optiinfra_pipelines.sandbox.gate import Fault
-from optiinfra_pipelines.sandbox.vultr_server import invoice_number
+from optiinfra_pipelines.sandbox.vultr_server import LINGERING, invoice_number
 from optiinfra_pipelines.windows import BillingPeriod
 from optiinfra_pipelines_tests.clouds.vultr.sandbox import FLEET, TODAY, open_source, switched_on
 
@@ -37,6 +37,19 @@ def test_a_closed_month_is_on_its_invoice_and_an_open_one_is_estimated(vultr_url
     assert set(closed["x_Estimated"].to_pylist()) == {None}
     assert set(pending["InvoiceId"].to_pylist()) == {None}
     assert set(pending["x_Estimated"].to_pylist()) == {"true"}
+
+
+def test_pending_charges_that_an_invoice_has_taken_over_are_not_counted_twice(vultr_url: str) -> None:
+    bill = VultrBill(open_source(vultr_url))
+    usual = {period: bill.rows(period) for period in (CLOSED, OPEN)}
+    for period in (CLOSED, OPEN):
+        with switched_on(vultr_url, Fault(kind=LINGERING, match="/billing/pending-charges", times=1)):
+            assert bill.rows(period) == usual[period]
+
+
+def test_an_invoice_that_is_made_within_a_month_does_not_close_it() -> None:
+    dates = ("2026-10-15T00:00:00+00:00", "2026-10-31T23:59:59+00:00", "2026-11-01T00:30:05+00:00")
+    assert [closes({"date": date}, BillingPeriod("2026-10")) for date in dates] == [False, False, True]
 
 
 def test_what_cannot_be_known_is_null(vultr_url: str) -> None:
