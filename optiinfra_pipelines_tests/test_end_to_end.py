@@ -35,7 +35,7 @@ def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 def _run(env: dict[str, str]) -> str:
-    command = [sys.executable, "-m", "optiinfra_pipelines.sandbox.run"]
+    command = [sys.executable, "-m", "optiinfra_pipelines.sandbox.run", "--days", "2"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout + done.stderr
@@ -45,6 +45,11 @@ def test_every_total_equals_the_planted_one_to_the_last_digit(ran: tuple[Path, s
     _, said = ran
     assert "as planted: 18 invoices, 6 provider totals and 15 rejected rows, to the last digit" in said
     assert "not as planted" not in said
+
+
+def test_every_resource_metric_and_bill_of_four_clouds_is_as_planted(ran: tuple[Path, str]) -> None:
+    _, said = ran
+    assert "as planted: 152 resources of 4 clouds, each of their metrics in each window, and their bills" in said
 
 
 def test_the_checks_that_were_planted_to_fail_do_and_alert_once(

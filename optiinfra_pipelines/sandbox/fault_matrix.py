@@ -1,7 +1,7 @@
 """`python -m optiinfra_pipelines.sandbox.fault_matrix`: every fault of every cloud's API, against the product.
 
-A cell is one fault on one server: a customer's inventory and metrics are collected under it, then without it, and the
-warehouse is held against one that never met a fault. What each fault does to a server is that server's (`FAULTS`).
+A cell is one fault of one server: a customer's inventory and metrics are collected under it, then without it, and the
+warehouse is held against one that never met a fault. What a fault does is in each server's FAULTS.
 """
 
 import argparse
@@ -14,12 +14,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 import httpx
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
@@ -29,46 +31,39 @@ from optiinfra_pipelines.clouds.collection import TABLES, Attempt, Kind, collect
 from optiinfra_pipelines.clouds.rest import trusted
 from optiinfra_pipelines.customers import Customers
 from optiinfra_pipelines.errors import ErrorKind
-from optiinfra_pipelines.sandbox import aws_server, azure_server, gcp_server, prometheus_server, vultr_server
 from optiinfra_pipelines.sandbox.clouds import Clouds, serve_clouds
 from optiinfra_pipelines.sandbox.fleet import Fleet, FleetCloud
 from optiinfra_pipelines.sandbox.gate import FAULTS_PATH, Fault
 from optiinfra_pipelines.settings import Settings
 from optiinfra_pipelines.tables import ALL_TABLES
-from optiinfra_pipelines.tables.cloud import CloudProvider
 from optiinfra_pipelines.tables.operations import COLLECTION_RUNS
 from optiinfra_pipelines.warehouse.duckdb import DuckDBWarehouse
 from optiinfra_pipelines.warehouse.protocol import Warehouse
 from optiinfra_pipelines.windows import DAY, WINDOW, Window, floor_day
 
-SERVERS: Mapping[str, Any] = {
-    "aws": aws_server,
-    "gcp": gcp_server,
-    "azure": azure_server,
-    "vultr": vultr_server,
-    "prometheus": prometheus_server,
-}
-FAULT_NAMES = tuple(aws_server.FAULTS)
-# Which cells are judged one after the other, over the same servers.
-LANES: Mapping[tuple[FleetCloud, ...], tuple[str, ...]] = {
+NAMES = ("aws", "gcp", "azure", "vultr", "prometheus")
+SERVERS: Mapping[str, Any] = {each: import_module(f"optiinfra_pipelines.sandbox.{each}_server") for each in NAMES}
+FAULT_NAMES: Sequence[str] = tuple(SERVERS["aws"].FAULTS)
+# The clouds of one process, whose cells are judged one after the other, and which servers that judges.
+LANES: Mapping[tuple[FleetCloud, FleetCloud], Sequence[str]] = {
     ("aws", "azure"): ("aws", "azure"),
     ("gcp", "vultr"): ("gcp", "vultr", "prometheus"),
 }
 KINDS: tuple[Kind, ...] = ("inventory", "metrics")
-NOW = datetime(2026, 11, 20, 0, 46, tzinfo=UTC)  # an hour before, on another day, all was listed: metrics know of it
+NOW = datetime(2026, 11, 20, 0, 46, tzinfo=UTC)  # an hour before, on the day before, all was listed and is known
 NEXT = NOW + WINDOW
-# Of these faults each hits one service or place; what the others tell is kept.
+# Each of these faults hits one service or place; what the others tell is kept.
 NARROW = ("partial_page", "endless_cursor", "repeated_page", "empty_zone", "permission_denied", "region_not_enabled")
 _PATIENT = Settings(api_timeout=30, api_attempts=5)
 
 Outcome = Literal["recovered", "recorded", "absent", "failed"]
-Target = tuple[str, CloudProvider, Kind]
+Target = tuple[str, FleetCloud, Kind]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """How one fault of one server ended. `detail`: which kinds were recorded as failed and how, why there is no such
-    fault, or what is wrong."""
+    """How one fault of one server ended. `detail`: what was recorded as failed and as which error kind, why there is
+    no such fault, or what is wrong."""
 
     fault: str
     server: str
@@ -78,107 +73,102 @@ class Cell:
 
 @dataclass(frozen=True)
 class Held:
-    """What a warehouse holds of one target: its rows, without times of collecting and with `source` last, and of each
-    window that was tried the error kinds, None for a success."""
+    """What a warehouse holds of one customer, cloud and kind: rows without the times of collecting, `source` last, and
+    how each try of each window ended: the error kind, None for a success."""
 
     rows: Counter[tuple[Any, ...]]
     runs: Mapping[datetime, Sequence[str | None]]
 
     @property
-    def errors(self) -> set[str | None]:
-        """The error kinds of all attempts; None among them where one succeeded."""
-        return {error for tries in self.runs.values() for error in tries}
+    def endings(self) -> set[str | None]:
+        return {ending for tries in self.runs.values() for ending in tries}
 
 
 def under_fault(fault: str, hit: bool, held: Held, whole: Held) -> Iterator[str]:
-    """What is wrong after the tick under `fault`, which hit this target's requests or did not: nothing where all is as
-    in `whole`, which met no fault, or where what was hit is recorded as failed."""
+    """What is wrong after the tick under `fault`, whether that `hit` a request or not: nothing where all is as in
+    `whole`, which met no fault, or where what was hit is recorded as failed."""
     lost, untrue = whole.rows - held.rows, held.rows - whole.rows
+    failed, sources = held.endings != {None}, {row[-1] for row in lost}
     if held.runs.keys() != whole.runs.keys():
         yield f"{len(held.runs)} windows are recorded and not {len(whole.runs)}"
     if untrue:
         yield f"{untrue.total()} rows are not true, such as {next(iter(untrue))}"
-    failed = held.errors != {None}
     if failed and not hit:
-        yield f"failed ({held.errors}) though the fault did not hit it"
-    if held.errors - {None, *get_args(ErrorKind)}:
-        yield "failed without an error kind"
+        yield f"it failed ({held.endings}) though the fault did not hit it"
+    if held.endings - {None, *get_args(ErrorKind)}:
+        yield "it failed without an error kind"
     if lost and not failed:
-        yield f"succeeded, and {lost.total()} rows are missing"
-    sources = {row[-1] for row in lost}
+        yield f"it succeeded, and {lost.total()} rows are missing"
     if fault in NARROW and len(sources) > 1:
-        yield f"lost more than one service's rows: {', '.join(sorted(sources))}"
+        yield f"rows of more than one source are lost: {', '.join(sorted(sources))}"
 
 
 def after_fault(kind: Kind, held: Held, whole: Held) -> Iterator[str]:
     """What is wrong after the tick that followed without a fault: nothing where all gaps are filled, once."""
     if held.rows != whole.rows:
         missing, untrue = (whole.rows - held.rows).total(), (held.rows - whole.rows).total()
-        yield f"the gap is not filled: {missing} rows are missing and {untrue} not true"
+        yield f"the next tick left the gap: {missing} rows are missing and {untrue} not true"
     for window in whole.runs:
-        succeeded = sum(error is None for error in held.runs.get(window, ()))
+        succeeded = sum(ending is None for ending in held.runs.get(window, ()))
         if succeeded > 1 or (succeeded == 0 and kind == "metrics"):  # inventory is only to be had of now
             yield f"the window of {window:%H:%M} was collected {succeeded} times"
 
 
 class Lane:
-    """Two clouds whose cells are judged one after the other: their running servers, with credentials in the
-    environment, and what their warehouse holds where there is no fault. Files go to `folder`."""
+    """Running servers, with credentials in the environment, and what a warehouse holds where they have no fault; files
+    go to `folder`."""
 
     def __init__(self, clouds: Clouds, folder: Path, attempts: int) -> None:
         self._urls = clouds.urls
         self._hurried = Settings(api_timeout=0.7, api_attempts=attempts)  # an answer that hangs takes 2 s
-        self._hit, self._other = names = clouds.fleet.customers
+        names = clouds.fleet.customers
         content = [{"id": each, "name": each, "connections": clouds.connections(each)} for each in names]
         self._customers = Customers.model_validate({"customers": content})
-        self._template, self._file = folder / "template.duckdb", folder / "cell.duckdb"
         self._targets: list[Target] = list(product(names, clouds.fleet.clouds, KINDS))
+        self._template, self._file = folder / "template.duckdb", folder / "cell.duckdb"
         listed = DuckDBWarehouse(self._template)
         listed.create_tables(ALL_TABLES)
         for target in self._targets:
             if target[2] == "inventory":
                 self._collect(listed, target, NOW - timedelta(hours=1))
-        self._whole = []
         warehouse = self._fresh()
-        for now in (NOW, NEXT):
-            for target in self._targets:
-                self._collect(warehouse, target, now)
-            self._whole.append(read(warehouse, self._targets))
+        self._whole = [self._tick(warehouse, now) for now in (NOW, NEXT)]
 
     def cell(self, fault: str, server: str) -> Cell:
         """What becomes of one fault of one server."""
         planned = SERVERS[server].FAULTS[fault]
         if planned is None:
             return Cell(fault, server, "absent", SERVERS[server].ABSENT[fault])
-        cloud = "vultr" if server == "prometheus" else server
-        hit = [each for each in self._targets if each[:2] == (self._hit, cloud)]
-        seen = [each for each in self._targets if self._hit == each[0] or cloud == each[1]]
+        customer, cloud = self._targets[0][0], "vultr" if server == "prometheus" else server
+        hit = [each for each in self._targets if each[:2] == (customer, cloud)]
+        beside = [each for each in self._targets if (each[0] == customer) != (each[1] == cloud)]
         warehouse = self._fresh()
-        met = {target: self._met(planned, self._urls[server], warehouse, target) for target in hit}
-        for target in seen:
-            if target not in hit:
-                self._collect(warehouse, target, NOW)
-        found, whole = read(warehouse, seen), self._whole[0]
-        wrong = {each: list(under_fault(fault, met.get(each, False), found[each], whole[each])) for each in seen}
-        for target in hit:
-            self._collect(warehouse, target, NEXT)
-        filled, whole = read(warehouse, hit), self._whole[1]
-        for target in hit:
-            wrong[target] += after_fault(target[2], filled[target], whole[target])
-            again = self._collect(warehouse, target, NEXT + timedelta(minutes=1))
-            wrong[target] += ["it is still due after that"] if again.windows or again.requests else []
-        said = [f"{' '.join(target)}: {each}" for target, all_wrong in wrong.items() for each in all_wrong]
-        said += [] if any(met.values()) else ["the fault met no request"]
-        recorded = [f"{target[2]} {error}" for target in hit for error in found[target].errors if error]
-        outcome: Outcome = "failed" if said else "recorded" if recorded else "recovered"
-        return Cell(fault, server, outcome, "; ".join(said or recorded))
+        met = {target: self._meets(planned, self._urls[server], warehouse, target) for target in hit}
+        found = self._tick(warehouse, NOW, beside) | read(warehouse, hit)
+        filled = self._tick(warehouse, NEXT, hit)
+        wrong = [] if any(met.values()) else ["no request met the fault"]
+        for target, held in found.items():
+            whole = self._whole[0][target]
+            wrong += _said(target, under_fault(fault, met.get(target, False), held, whole))
+        for target, held in filled.items():
+            wrong += _said(target, after_fault(target[2], held, self._whole[1][target]))
+            if self._collect(warehouse, target, NEXT + timedelta(minutes=1)).windows:
+                wrong += _said(target, ["a third collection finds something due"])
+        recorded = [f"{target[2]} {ending}" for target in hit for ending in found[target].endings if ending]
+        outcome: Outcome = "failed" if wrong else "recorded" if recorded else "recovered"
+        return Cell(fault, server, outcome, "; ".join(wrong or recorded))
 
     def _fresh(self) -> Warehouse:
         shutil.copyfile(self._template, self._file)
         return DuckDBWarehouse(self._file)
 
-    def _met(self, fault: Fault, url: str, warehouse: Warehouse, target: Target) -> bool:
-        """Collect `target` under the fault; whether a request met it."""
+    def _tick(self, warehouse: Warehouse, now: datetime, targets: Sequence[Target] = ()) -> dict[Target, Held]:
+        for target in targets or self._targets:
+            self._collect(warehouse, target, now)
+        return read(warehouse, targets or self._targets)
+
+    def _meets(self, fault: Fault, url: str, warehouse: Warehouse, target: Target) -> bool:
+        """Collect under the fault; whether a request met it."""
         with httpx.Client(base_url=url, verify=trusted()) as sandbox:
             sandbox.post(FAULTS_PATH, json=asdict(fault)).raise_for_status()
             self._collect(warehouse, target, NOW, self._hurried)
@@ -193,90 +183,86 @@ class Lane:
         return attempt
 
 
+def _said(target: Target, wrong: Iterable[str]) -> list[str]:
+    return [f"{' '.join(target)}: {each}" for each in wrong]
+
+
 def read(warehouse: Warehouse, targets: Iterable[Target]) -> dict[Target, Held]:
     """What the warehouse holds of each target."""
     with warehouse.session() as held:
         return {target: _read(held, *target) for target in targets}
 
 
-def _read(warehouse: Warehouse, customer: str, cloud: CloudProvider, kind: Kind) -> Held:
+def _read(warehouse: Warehouse, customer: str, cloud: FleetCloud, kind: Kind) -> Held:
     table = TABLES[kind][cloud]
     names = ", ".join(each.name for each in table.columns if each.name not in ("snapshot_at", "collected_at"))
     rows = warehouse.query(
         f"SELECT {names} FROM {warehouse.current(table)} t WHERE customer_id = $customer", {"customer": customer}
     )
     tries = warehouse.query(
-        "SELECT window_start, CASE WHEN status = 'failed' THEN coalesce(error_kind, 'unknown') END AS error"
+        "SELECT window_start, CASE WHEN status = 'failed' THEN coalesce(error_kind, 'none') END AS ending"
         f" FROM {warehouse.name(COLLECTION_RUNS)} r"
         " WHERE customer_id = $customer AND provider = $cloud AND kind = $kind AND window_start >= $day",
         {"customer": customer, "cloud": cloud, "kind": kind, "day": naive_utc(floor_day(NOW))},
     ).to_pylist()
     runs: dict[datetime, list[str | None]] = {}
     for each in tries:
-        runs.setdefault(each["window_start"], []).append(each["error"])
+        runs.setdefault(each["window_start"], []).append(each["ending"])
     return Held(Counter(zip(*(column.to_pylist() for column in rows.columns), strict=True)), runs)
 
 
-def judge_lane(clouds: tuple[FleetCloud, ...], cells: Sequence[tuple[str, str]], attempts: int) -> list[Cell]:
-    """The given (fault, server) of two clouds, over servers of their own."""
-    with serve_clouds(Fleet(NOW.date(), clouds=clouds)) as running, TemporaryDirectory() as folder:
-        os.environ.update(running.environment())
-        lane = Lane(running, Path(folder), attempts)
-        return [lane.cell(*each) for each in cells]
-
-
 def judge(faults: Sequence[str], servers: Sequence[str], attempts: int = 2) -> list[Cell]:
-    """The cells of these faults and servers, in that order; a process for each pair of clouds."""
+    """The cells of these faults and servers, in that order. A request is sent `attempts` times at most."""
     wanted = list(product(faults, servers))
     with ProcessPoolExecutor(len(LANES)) as pool:
         lanes = [
-            pool.submit(judge_lane, clouds, mine, attempts)
-            for clouds, own in LANES.items()
-            if (mine := [each for each in wanted if each[1] in own])
+            pool.submit(_judge_lane, clouds, own, attempts)
+            for clouds, judged in LANES.items()
+            if (own := [each for each in wanted if each[1] in judged])
         ]
         found = {(cell.fault, cell.server): cell for lane in lanes for cell in lane.result()}
     return [found[each] for each in wanted]
 
 
-def table_of(cells: Sequence[Cell]) -> Grid:
-    """Faults as rows, servers as columns."""
+def _judge_lane(clouds: tuple[FleetCloud, ...], wanted: Sequence[tuple[str, str]], attempts: int) -> list[Cell]:
+    with serve_clouds(Fleet(NOW.date(), clouds=clouds)) as running, TemporaryDirectory() as folder:
+        os.environ.update(running.environment())
+        lane = Lane(running, Path(folder), attempts)
+        return [lane.cell(*each) for each in wanted]
+
+
+def print_table(cells: Sequence[Cell], console: Console) -> None:
+    """Print faults as rows and servers as columns, and below it why some are absent."""
     styles = {"recovered": "green", "recorded": "green", "absent": "dim", "failed": "bold red"}
-    servers = list(dict.fromkeys(each.server for each in cells))
-    grid = Grid("fault", *servers, title="faults by server", title_justify="left", title_style="bold")
+    grid = Grid("fault", *dict.fromkeys(each.server for each in cells), box=SIMPLE_HEAD)
     for fault in dict.fromkeys(each.fault for each in cells):
-        by_server = {each.server: each for each in cells if each.fault == fault}
-        grid.add_row(
-            fault, *(f"[{styles[cell.outcome]}]{_shown(cell)}" for cell in map(by_server.get, servers) if cell)
-        )
-    return grid
-
-
-def _shown(cell: Cell) -> str:
-    return {"absent": "-", "failed": f"FAILED: {escape(cell.detail)}"}.get(cell.outcome, cell.outcome)
+        row = [each for each in cells if each.fault == fault]
+        said = [
+            {"absent": "-", "failed": f"FAILED: {escape(each.detail)}"}.get(each.outcome, each.outcome) for each in row
+        ]
+        grid.add_row(fault, *(f"[{styles[each.outcome]}]{what}[/]" for each, what in zip(row, said, strict=True)))
+    console.print(grid)
+    for each in cells:
+        if each.outcome == "absent":
+            console.print(
+                f"- {each.fault} of {each.server}: {each.detail}", style="dim", highlight=False, soft_wrap=True
+            )
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Judge the cells that are asked for and print them; 0 where none failed."""
-    parser = argparse.ArgumentParser(
-        prog="python -m optiinfra_pipelines.sandbox.fault_matrix", description=(__doc__ or "").split("\n\n")[1]
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fault", nargs="+", choices=FAULT_NAMES, default=FAULT_NAMES, help="these faults alone")
-    parser.add_argument("--server", nargs="+", choices=SERVERS, default=tuple(SERVERS), help="these servers alone")
+    parser.add_argument("--server", nargs="+", choices=NAMES, default=NAMES, help="these servers alone")
     parser.add_argument("--attempts", type=int, default=2, help="how often a request is sent at most (2)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a line, and no table")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line and no table")
     options = parser.parse_args(arguments)
     cells = judge(options.fault, options.server, options.attempts)
     if options.json:
         for cell in cells:
             print(json.dumps(asdict(cell)))
     else:
-        console = Console()
-        console.print(table_of(cells))
-        for cell in cells:
-            if cell.outcome == "absent":
-                console.print(
-                    f"- {cell.server} {cell.fault}: {cell.detail}", style="dim", markup=False, highlight=False
-                )
+        print_table(cells, Console())
     return 1 if any(cell.outcome == "failed" for cell in cells) else 0
 
 

@@ -2,7 +2,8 @@
 
 `/{customer}/{cloud}/api/v1/query_range` answers in the words of Prometheus's HTTP API. It is no PromQL engine: of each
 operand of `or` it reads which exporter's metric is asked for, over which function, the labels that are to be made and
-the bounds of clamp_min and clamp_max; the values are the fleet's. Run as `python -m optiinfra_pipelines.sandbox.prometheus_server --port 0 --today ...`.
+the bounds of clamp_min and clamp_max; the values are the fleet's.
+Run as `python -m optiinfra_pipelines.sandbox.prometheus_server --port 0 --today ...`.
 """
 
 import argparse

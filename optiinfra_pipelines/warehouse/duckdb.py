@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock, RLock
 from types import TracebackType
 
 import duckdb
@@ -25,6 +26,9 @@ from optiinfra_pipelines.warehouse.ledger import (
 from optiinfra_pipelines.warehouse.protocol import Engine, Load, LoadSummary, Params, WarehouseBusy, WarehouseError
 from optiinfra_pipelines.warehouse.results import in_utc
 from optiinfra_pipelines.warehouse.schema import Found
+
+_LOCKS: "dict[Path, RLock]" = {}
+_LOCKS_LOCK = Lock()
 
 
 class DuckDBWarehouse:
@@ -152,14 +156,32 @@ class DuckDBWarehouse:
 
     @contextmanager
     def _connection(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
-        con = self._held or self._open(read_only=read_only and self.path.exists())
-        try:
+        if self._held is not None:
+            with self._explained():
+                yield self._held
+            return
+        with self._alone(), closing(self._open(read_only=read_only and self.path.exists())) as con, self._explained():
             yield con
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
         except duckdb.Error as error:
             raise WarehouseError(_advice(self.path, error)) from error
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One thread at a time, as one process at a time: a file that one thread closes while another opens it is
+        found half there."""
+        with _LOCKS_LOCK:
+            lock = _LOCKS.setdefault(self.path, RLock())
+        if not lock.acquire(timeout=self._lock_timeout):
+            raise WarehouseBusy(f"{self.path} is in use by another thread of this process; run again")
+        try:
+            yield
         finally:
-            if con is not self._held:
-                con.close()
+            lock.release()
 
     def _open(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         self.path.parent.mkdir(parents=True, exist_ok=True)

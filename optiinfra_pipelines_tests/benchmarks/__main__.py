@@ -11,10 +11,11 @@ from optiinfra_pipelines_tests.benchmarks.figures import Figure, table
 from optiinfra_pipelines_tests.benchmarks.imports import IMPORTS
 from optiinfra_pipelines_tests.benchmarks.load import LOADS, MEMORY
 from optiinfra_pipelines_tests.benchmarks.marts import MARTS
+from optiinfra_pipelines_tests.benchmarks.parsing import PARSING
 from optiinfra_pipelines_tests.benchmarks.rivals import RIVALS
 from optiinfra_pipelines_tests.benchmarks.tick import TICKS
 
-BENCHMARKS = LOADS + MEMORY + RIVALS + MARTS + TICKS + IMPORTS
+BENCHMARKS = LOADS + MEMORY + RIVALS + MARTS + TICKS + PARSING + IMPORTS
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -5,10 +5,12 @@ import json
 import pytest
 
 from optiinfra_pipelines_tests.benchmarks.__main__ import BENCHMARKS, main
+from optiinfra_pipelines_tests.benchmarks.parsing import ANSWERS
 
 REQUIRED = {
     *("focus_load_duckdb", "focus_load_clickhouse", "focus_load_vs_dlt", "focus_load_vs_pandas"),
     *("focus_load_peak_memory", "cost_marts_build", "costs_daily_query", "code_location_import"),
+    "metric_parsing",
 }
 
 
@@ -31,6 +33,15 @@ def test_a_load_benchmark_prints_one_line_of_json_for_each_figure(
     assert all(
         set(figure) == {"name", "value", "unit", "better", "baseline", "baseline_value", "ratio"} for figure in figures
     )
+
+
+def test_the_slowest_of_the_four_metric_parsers_is_the_figure(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--only", "metric_parsing", "--rows", "2000", "--rounds", "1"])
+    assert ended.value.code == 0
+    slowest, *each = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [figure["name"] for figure in each] == [f"metric_parsing_{source}" for source in ANSWERS]
+    assert slowest["value"] == min(figure["value"] for figure in each) > 0
 
 
 def test_a_benchmark_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

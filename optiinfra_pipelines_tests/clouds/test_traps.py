@@ -322,7 +322,7 @@ def _gcp_details() -> Iterator[tuple[str, Any]]:
 def _azure_details() -> Iterator[tuple[str, Any]]:
     group = "/subscriptions/S/resourceGroups/MC_prod_k8s_westeurope/providers/Microsoft.Compute"
     scale_set = {"id": f"{group}/virtualMachineScaleSets/nodes"}
-    records = [
+    records: list[dict[str, Any]] = [
         {
             "id": f"{group}/virtualMachines/node",
             "properties": {"priority": "Spot", "virtualMachineScaleSet": scale_set},
@@ -391,7 +391,7 @@ def test_a_deleted_resource_that_is_still_billed_keeps_its_charges(
     assert billed["cost"] == sum(planted) > 0
 
 
-# Cloud -> its price list's endpoint, the machine type whose price is missing, and what takes the price out of an answer.
+# Cloud -> its price list's endpoint, the machine type whose price is missing, and what takes it out of an answer.
 UNPRICED: Mapping[str, tuple[str, str, Callable[[Any], None]]] = {
     "aws": ("pricing", "m7i.large", lambda answer: _unprice_products(answer["PriceList"])),
     "gcp": ("cloudbilling", "n2-standard-2", lambda answer: _unprice_skus(answer["skus"])),
@@ -455,7 +455,8 @@ def test_one_missing_price_aborts_none_of_the_others(collected: Collected, cloud
     collected.collect(cloud, "prices", TODAY)
     with answers_changed(collected.clouds.urls[cloud], change) as url:
         entry = next(each for each in collected.clouds.connections("acme") if each["provider"] == cloud)
-        lacking = entry | {"id": "lacking", "endpoints": entry["endpoints"] | {service: url}}
+        address = entry["endpoints"][service].replace(collected.clouds.urls[cloud], url)
+        lacking = entry | {"id": "lacking", "endpoints": entry["endpoints"] | {service: address}}
         content = [{"id": "acme", "name": "acme", "connections": [lacking]}]
         customer = Customers.model_validate({"customers": content}).customers[0]
         span, settings = Window(TODAY, TODAY + DAY), Settings(api_attempts=2, api_timeout=10)

@@ -82,7 +82,9 @@ class Account:
 
         return pages(fetch, lambda page: page.get(said), self._named(service, region, operation))
 
-    def _once(self, service: str, region: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    def _once(
+        self, service: str, region: str, operation: str, parameters: Mapping[str, Any], may_renew: bool = True
+    ) -> dict[str, Any]:
         from botocore import xform_name
         from botocore.exceptions import (
             BotoCoreError,
@@ -97,19 +99,21 @@ class Account:
         try:
             answer = getattr(client, xform_name(operation))(**parameters)
         except ClientError as error:
-            if error.response.get("Error", {}).get("Code") in EXPIRED_CODES and self._renewed(keys):
-                return self._once(service, region, operation, parameters)
+            expired = error.response.get("Error", {}).get("Code") in EXPIRED_CODES
+            if expired and may_renew and self._renewed(keys):
+                return self._once(service, region, operation, parameters, may_renew=False)
             raise self._refusal(service, region, operation, error) from None
         except (ResponseParserError, ResponseStreamingError) as error:  # botocore does not retry half an answer
-            what = f"{self._named(service, region, operation)}: the answer is not whole ({error})"
+            # its text is the answer, which may be a role's keys
+            what = f"{self._named(service, region, operation)}: the answer is not whole ({type(error).__name__})"
             raise RetryLater(CollectionError("malformed", what)) from None
         except (HTTPClientError, ConnectionError) as error:
-            what = f"{self._named(service, region, operation)}: {error}; the next run tries again"
+            what = f"{self._named(service, region, operation)}: {_told(error)}; the next run tries again"
             raise CollectionError("transient", what) from None
         except BotoCoreError as error:
             advice = "check the connection's credentials, regions and endpoints"
             raise CollectionError(
-                "not_configured", f"{self._named(service, region, operation)}: {error}; {advice}"
+                "not_configured", f"{self._named(service, region, operation)}: {_told(error)}; {advice}"
             ) from None
         return {name: value for name, value in answer.items() if name != "ResponseMetadata"}
 
@@ -141,8 +145,7 @@ class Account:
             if self._keys is used:
                 self._keys = self._renew()
                 self._clients.clear()
-                return True
-            return False
+            return True
 
     def _client(self, service: str, region: str) -> tuple[Any, Keys | None]:
         with self._lock:
@@ -189,20 +192,25 @@ class Account:
 def open_accounts(source: Source, findings: Findings) -> list[Account]:
     """The accounts of the connection; one whose role cannot be taken on is a failure among `findings`.
 
-    CollectionError (auth) where no account can be entered.
+    CollectionError: auth where no account can be entered, not_configured where accounts, assume_role and credentials
+    do not belong together.
     """
     connection = source.connection
-    base = _base(source)
     if connection.assume_role is None:
-        if len(connection.accounts) > 1:
+        own = _base(source)
+        if set(connection.accounts) - {own.account_id}:
             raise CollectionError(
-                "not_configured", f"{source.name} names {len(connection.accounts)} accounts; set assume_role as well"
+                "not_configured",
+                f"{source.name} names accounts {', '.join(connection.accounts)} and its credentials are of account"
+                f" {own.account_id}; set assume_role, or name that account alone",
             )
-        return [base]
+        return [own]
+    named = {each: _role_in(source, each) for each in connection.accounts}
+    base = _base(source)
     opened = []
-    for account_id in connection.accounts or (_identity(base).account_id,):
+    for account_id, role in (named or _only_role(base, connection.assume_role)).items():
         with findings.part():
-            opened.append(_assumed(base, account_id, connection.assume_role.format(account=account_id)))
+            opened.append(_assumed(base, account_id, role))
     if not opened:
         raise findings.failures.pop()
     return opened
@@ -221,13 +229,38 @@ def _base(source: Source) -> Account:
     """The account that the credentials belong to, or the role among the credentials."""
     key_id, secret = source.secret("access_key_id"), source.secret("secret_access_key")
     keys = Keys(key_id, secret, source.secret("session_token")) if key_id and secret else None
-    accounts = source.connection.accounts
-    known = accounts[0] if len(accounts) == 1 and source.connection.assume_role is None else ""
-    account = Account(source, known, keys)
+    account = Account(source, "", keys)
     role = source.secret("role_arn")
     if role:
-        return _assumed(account, role.split(":")[4] if role.count(":") >= 5 else known, role)
-    return account if known or source.connection.assume_role else _identity(account)
+        account = _assumed(account, _account_of(role), role)
+    return account if account.account_id or source.connection.assume_role else _identity(account)
+
+
+def _role_in(source: Source, account_id: str) -> str:
+    """The connection's assume_role in one of its accounts; CollectionError (not_configured) where it is none there."""
+    written = source.connection.assume_role or ""
+    role = written.replace("{account}", account_id)
+    if "{" in role or "}" in role:
+        why = "may hold {account} and no other placeholder"
+    elif "{account}" not in written and len(set(source.connection.accounts)) > 1:
+        why = "is one role for several accounts; write {account} where the account's id stands in it"
+    elif _account_of(role) not in ("", account_id):
+        why = f"is a role of another account than {account_id}, which `accounts` names"
+    else:
+        return role
+    raise CollectionError("not_configured", f"{source.name}: assume_role {written} {why}")
+
+
+def _only_role(base: Account, written: str) -> dict[str, str]:
+    """The role by its account where the connection names no account: in its own, else in that of the credentials."""
+    account_id = "" if "{" in _account_of(written) else _account_of(written)
+    account_id = account_id or _identity(base).account_id
+    return {account_id: _role_in(base.source, account_id)}
+
+
+def _account_of(role: str) -> str:
+    """The account in a role's ARN (arn:aws:iam::account:role/name); empty where it is not written as one."""
+    return role.split(":")[4] if role.count(":") >= 5 else ""
 
 
 def _identity(account: Account) -> Account:
@@ -252,6 +285,11 @@ def _assumed(base: Account, account_id: str, role: str) -> Account:
 
 def _sts_region(source: Source) -> str:
     return source.connection.regions[0] if source.connection.regions else HOME_REGION
+
+
+def _told(error: Exception) -> str:
+    """What the error says; its kind alone where it tells of a header, for those hold credentials."""
+    return type(error).__name__ if "header" in str(error).lower() else str(error)
 
 
 def _moment(written: Any) -> datetime:

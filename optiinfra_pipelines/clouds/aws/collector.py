@@ -6,6 +6,7 @@ Regions and services are asked side by side; one that fails is one part's failur
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from optiinfra_pipelines.clouds.aws import parser, price_list
@@ -18,6 +19,7 @@ from optiinfra_pipelines.clouds.aws.series import (
     measured,
     metric_rows,
     queries,
+    still_listed,
 )
 from optiinfra_pipelines.clouds.collecting import Findings, Source
 from optiinfra_pipelines.errors import CollectionError
@@ -74,14 +76,18 @@ class AwsCollector:
         return findings
 
     def metrics(self, resources: Sequence[Mapping[str, Any]], span: Window) -> Findings:
-        """15-minute windows of CloudWatch for `resources`, and for the models of Bedrock that were called."""
+        """15-minute windows of CloudWatch for `resources`, and for the models of Bedrock that were called.
+
+        Where the budget ends on the way, rows that were paid for are kept and the first failure says so.
+        """
         findings = Findings()
         with ThreadPoolExecutor(THREADS) as pool:
             places = _places(pool, self._source, findings)
-            series = _side_by_side(pool, findings, places, lambda place: _series(*place, resources, findings))
+            series = _side_by_side(pool, findings, places, lambda place: _series(*place, resources, span, findings))
             work = [(place, batch) for place, found in series for batch in batches(found, span)]
             for _, part in _side_by_side(pool, findings, work, lambda each: _measured(*each[0], each[1], span)):
                 findings.add(part)
+        findings.failures.sort(key=lambda error: error.kind != "budget")
         return findings
 
     def prices(self) -> Findings:
@@ -108,7 +114,7 @@ def _side_by_side(
 ) -> list[tuple[Item, Found]]:
     """What `ask` gave for each of `work`, side by side; a CollectionError is that one's failure.
 
-    Where credentials are refused for all of it, and where the budget is spent, that is raised.
+    Where credentials are refused for all of it, that is raised.
     """
     items = list(work)
     futures = [pool.submit(ask, item) for item in items]
@@ -117,8 +123,6 @@ def _side_by_side(
         try:
             found.append((item, future.result()))
         except CollectionError as error:
-            if error.kind == "budget":
-                raise
             failures.append(error)
     if items and not found and all(error.kind == "auth" for error in failures):
         raise failures[0]
@@ -153,16 +157,19 @@ def _described(account: Account, region: str, listing: parser.Listing, findings:
     return listing
 
 
-def _series(account: Account, region: str, resources: Sequence[Mapping[str, Any]], findings: Findings) -> list[Query]:
+def _series(
+    account: Account, region: str, resources: Sequence[Mapping[str, Any]], span: Window, findings: Findings
+) -> list[Query]:
     """The series to ask of one region: those of its resources, and those that agents and models are listed with."""
     here = [each for each in resources if (each["account_id"], each["region"]) == (account.account_id, region)]
-    running = [each for each in here if each["resource_type"] == "machine" and measured(each)]
+    machines = [each for each in here if each["resource_type"] == "machine" and measured(each)]
+    among = still_listed(span, datetime.now(UTC))
     found = list(queries(here))
-    for namespace in LISTED_NAMESPACES if running else ("AWS/Bedrock",):
+    for namespace in LISTED_NAMESPACES if machines else ("AWS/Bedrock",):
         with findings.part():
-            pages = account.pages("cloudwatch", region, "ListMetrics", Namespace=namespace, RecentlyActive="PT3H")
+            pages = account.pages("cloudwatch", region, "ListMetrics", Namespace=namespace, **among)
             listed = [metric for page in pages for metric in page["Metrics"]]
-            found += listed_queries(listed, account.account_id, running)
+            found += listed_queries(listed, account.account_id, machines)
     return found
 
 
@@ -180,8 +187,6 @@ def _measured(account: Account, region: str, series: Sequence[Query], span: Wind
         for page in pages:
             results += page["MetricDataResults"]
     except CollectionError as error:  # what earlier pages brought is kept, it has been paid for
-        if error.kind == "budget":
-            raise
         findings.failures.append(error)
     findings.tables.append(metric_rows(series, results, span))
     last = {each["Id"]: each["StatusCode"] for each in results}

@@ -6,6 +6,7 @@ Parsing is columnar: one Arrow table of all series, whose words are taken by the
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -29,11 +30,7 @@ PERIOD = int(WINDOW.total_seconds())
 QUERIES_PER_REQUEST = 500
 POINTS_PER_REQUEST = 100_800
 LISTED_NAMESPACES = tuple(dict.fromkeys(native.split(" ")[0] for native in LISTED_METRICS))
-_MEASURED = {  # states in which CloudWatch has anything of a resource; null: the service tells no state
-    "machine": ("running", "stopping", "starting"),
-    "volume": ("attached",),
-    "database": ("running", "maintenance", "stopping"),
-}
+LISTED_RECENTLY = timedelta(hours=3)  # ListMetrics, same reference: RecentlyActive may be PT3H; without it two weeks
 _DIMENSION = {"machine": "InstanceId", "volume": "VolumeId", "database": "DBInstanceIdentifier"}
 _GIB = 2**30
 
@@ -72,9 +69,16 @@ class Query:
 
 
 def measured(resource: Mapping[str, Any]) -> bool:
-    """Whether CloudWatch can have metrics of the inventory row."""
-    kind = resource["resource_type"]
-    return kind == "function" or resource["state"] in _MEASURED.get(kind, ())
+    """Whether CloudWatch can have metrics of the inventory row: what is stopped by now ran in some window before."""
+    kind, state = resource["resource_type"], resource["state"]
+    if kind == "volume":
+        return bool(state == "attached")
+    return kind in ("machine", "database", "function") and state != "terminated"
+
+
+def still_listed(span: Window, now: datetime) -> dict[str, str]:
+    """Which metrics ListMetrics is to list, as its parameters: those that could have points in `span`."""
+    return {"RecentlyActive": "PT3H"} if now - span.start <= LISTED_RECENTLY else {}
 
 
 def queries(resources: Iterable[Mapping[str, Any]]) -> Iterator[Query]:

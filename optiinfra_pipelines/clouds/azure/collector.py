@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from optiinfra_pipelines.clouds.azure.monitor import Monitor
 
 _THREADS = 8
-_MEASURED = ("running", "attached")
 Sizes = dict[tuple[str, str], parser.Size]
 Task = Callable[[], Findings]
 
@@ -59,13 +58,13 @@ class AzureCollector:
 
     def metrics(self, resources: Sequence[Mapping[str, Any]], span: Window) -> Findings:
         """Platform metrics in batches of one subscription, region and type, and one query of guest metrics a
-        subscription with running machines."""
+        subscription with machines. What is stopped by now is asked for as well: it may have run in the span."""
         from optiinfra_pipelines.clouds.azure.monitor import Monitor
 
         batches = list(_batches(resources))
         machines: dict[str, set[str]] = {}
         for each in resources:
-            if _is_measured(each, "machine"):
+            if each["resource_type"] == "machine":
                 machines.setdefault(each["account_id"], set()).add(each["resource_id"])
         if not batches:
             return Findings()
@@ -142,10 +141,6 @@ def _merged(found: Findings, futures: Iterable[Any]) -> dict[Any, Any]:
     return merged
 
 
-def _is_measured(row: Mapping[str, Any], resource_type: str) -> bool:
-    return bool(row["resource_type"] == resource_type and row["state"] in _MEASURED)
-
-
 def _batches(resources: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, list[str]]]:
     """(region, resource type, ids) of each request: Azure takes resources of one subscription, region and type."""
     from optiinfra_pipelines.clouds.azure.monitor import BATCH
@@ -153,7 +148,7 @@ def _batches(resources: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str,
     groups: dict[tuple[str, str, str], list[str]] = {}
     for row in resources:
         kind = row["resource_type"]
-        if kind in NAMESPACES and _is_measured(row, kind) and row["region"]:
+        if kind in NAMESPACES and row["region"]:
             groups.setdefault((row["account_id"], row["region"], kind), []).append(row["resource_id"])
     for (_, region, kind), ids in sorted(groups.items()):
         for at in range(0, len(ids), BATCH):

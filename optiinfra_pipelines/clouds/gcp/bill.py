@@ -4,18 +4,18 @@ What its rows mean is in `charges.py`. A billing period is an invoice month: usa
 November, and the reverse. https://cloud.google.com/billing/docs/how-to/export-data-bigquery-tables
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import pyarrow as pa
 
 from optiinfra_pipelines.clouds.collecting import Source
 from optiinfra_pipelines.clouds.gcp.charges import detailed_charges, focus_charges
-from optiinfra_pipelines.clouds.gcp.client import HOSTS, Access
+from optiinfra_pipelines.clouds.gcp.client import HOSTS, Access, told
 from optiinfra_pipelines.clouds.gcp.vocabulary import QUERY_LEAST_BYTES, QUERY_PRICE_PER_TIB
 from optiinfra_pipelines.errors import CollectionError, ErrorKind
 from optiinfra_pipelines.windows import BillingPeriod
@@ -52,8 +52,8 @@ class BigQueryBill:
     def periods(self) -> list[BillingPeriod]:
         """The invoice months that the table holds, oldest first."""
         month = "FORMAT_TIMESTAMP('%Y%m', BillingPeriodStart)" if self._is_focus else "invoice.month"
-        written = self._texts(f"SELECT DISTINCT {month} AS month FROM {self._name} AS t", {})
-        return sorted(BillingPeriod(f"{each[:4]}-{each[4:]}") for each in written if each)
+        pages = self._pages(f"SELECT DISTINCT {month} AS month FROM {self._name} AS t", {})
+        return sorted(BillingPeriod(f"{each[:4]}-{each[4:]}") for page in pages for each in page if each)
 
     def rows(self, period: BillingPeriod) -> pa.Table:
         """The charges of the invoice month `period`, under FOCUS names, as text; no rows where there is no bill yet.
@@ -64,12 +64,18 @@ class BigQueryBill:
         if self._is_focus:
             # at 00:00 UTC or at midnight of Pacific time, a period's start is on the first of its month in UTC
             where = "FORMAT_TIMESTAMP('%Y%m', BillingPeriodStart) = @month"
-            return focus_charges(sorted(self._texts(self._charges(where), given)))
+            return self._table(where, given, focus_charges)
         where = "invoice.month = @month"
         if self._table.startswith(_EXPORTED_TABLES):  # a view has no partitions
             where += " AND _PARTITIONTIME >= @since"
             given["since"] = period.start - _BEFORE
-        return detailed_charges(sorted(self._texts(self._charges(where), given)), period)
+        return self._table(where, given, partial(detailed_charges, period=period))
+
+    def _table(self, where: str, given: Mapping[str, Any], charges: Callable[[list[str]], pa.Table]) -> pa.Table:
+        """The charges in an order of their own, for BigQuery has none; no more than one page is held as text."""
+        pages = [charges(page) for page in self._pages(self._charges(where), given)]
+        found = pa.concat_tables(pages, promote_options="default") if pages else pa.table({})
+        return found.sort_by([(name, "ascending") for name in sorted(found.schema.names)]) if found.num_rows else found
 
     @property
     def _name(self) -> str:
@@ -87,8 +93,8 @@ class BigQueryBill:
         credentials = Access(self._source).lend()
         return bigquery.Client(self._project, credentials, client_options={"api_endpoint": endpoint})
 
-    def _texts(self, sql: str, given: Mapping[str, Any]) -> list[str]:
-        """The one text column that `sql` selects, of every row."""
+    def _pages(self, sql: str, given: Mapping[str, Any]) -> Iterator[list[str]]:
+        """The one text column that `sql` selects, page by page."""
         with self._told_apart():
             from google.cloud import bigquery
 
@@ -104,22 +110,23 @@ class BigQueryBill:
                 job_retry=None,
                 page_size=_PAGE,
             )
-            return self._read(found)
+            yield from self._read(found)
 
-    def _read(self, found: Any) -> list[str]:
-        texts: list[str] = []
+    def _read(self, found: Any) -> Iterator[list[str]]:
+        count = 0
         for page in found.pages:
-            texts += [row[0] for row in page]
-            if len(texts) > found.total_rows:
+            texts = [row[0] for row in page]
+            count += len(texts)
+            if count > found.total_rows:
                 break
+            yield texts
             if found.next_page_token:
                 self._source.calls.add("bigquery", "jobs.getQueryResults")
-        if len(texts) != found.total_rows:
+        if count != found.total_rows:
             raise CollectionError(
                 "malformed",
-                f"{self._source.name}: bigquery says the answer has {found.total_rows} rows and sent {len(texts)}",
+                f"{self._source.name}: bigquery says the answer has {found.total_rows} rows and sent {count}",
             )
-        return texts
 
     def _account(self, sql: str, asked: list[Any]) -> None:
         from google.cloud import bigquery
@@ -158,10 +165,8 @@ class BigQueryBill:
                 "auth": "check the credentials and that they may run jobs and read the table",
                 "not_configured": "check the connection's billing location",
             }.get(kind, "the next run tries again")
-            said = getattr(error, "message", None) or str(error)
-            raise CollectionError(
-                kind, f"{self._source.name}: bigquery {self._name}: {str(said)[:300]}; {advice}"
-            ) from error
+            said = str(getattr(error, "message", None) or told(error))[:300]
+            raise CollectionError(kind, f"{self._source.name}: bigquery {self._name}: {said}; {advice}") from None
 
 
 def _kind(error: Exception) -> ErrorKind:

@@ -109,8 +109,8 @@ class Access:
             )
             raise CollectionError(
                 "transient" if again else "auth",
-                f"{self._source.name}: no Google access token ({error.args[0]}); {advice}",
-            ) from error
+                f"{self._source.name}: no Google access token ({told(error.args[0])}); {advice}",
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -203,6 +203,11 @@ def open_cloud(source: Source, access: Access) -> Iterator[GoogleCloud]:
     """The calls of one connection, over HTTP connections that are closed at the end."""
     with httpx.Client(verify=_trusted(), limits=httpx.Limits(max_connections=8)) as client:
         yield GoogleCloud(source, access, client)
+
+
+def told(error: object) -> str:
+    """What an error of Google's libraries says; its kind alone where it tells of a header: those hold credentials."""
+    return type(error).__name__ if "header" in str(error).lower() else str(error)
 
 
 @cache

@@ -55,6 +55,7 @@ class GcpCollector:
         """Every metric type that something in `resources` can have, and those of models, one request a statistic.
 
         timeSeries.list takes one metric type and one aligner and answers for all resources of a project at once.
+        Where the budget ends on the way, rows that were paid for are kept and the first failure says so.
         """
         with open_cloud(self._source, self._access) as cloud, ThreadPoolExecutor(_THREADS) as pool:
             tasks: list[Task] = []
@@ -168,11 +169,10 @@ class _Question:
 
 
 def _worth_asking(resources: Sequence[Mapping[str, Any]]) -> Iterator[tuple[MetricQuery, int]]:
-    """The queries that something answers and how many resources do: no machine that runs, no metric of machines.
-    Models are in no inventory, and always asked for."""
-    running = [row for row in resources if row["state"] not in ("stopped", "suspended", "terminated")]
-    counts = Counter(row["resource_type"] for row in running) | Counter({"model": 1})
-    gpus = int(sum(row["gpu_count"] or 0 for row in running))
+    """The queries that something may answer and how many resources at most: no machine, no metric of machines. What
+    is stopped by now may have run in the span. Models are in no inventory, and always asked for."""
+    counts = Counter(row["resource_type"] for row in resources) | Counter({"model": 1})
+    gpus = int(sum(row["gpu_count"] or 0 for row in resources))
     for query in QUERIES:
         count = gpus if query.needs_gpu else counts[query.mapping.resource_type]
         if count:
@@ -180,27 +180,30 @@ def _worth_asking(resources: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Metr
 
 
 def _measured(cloud: GoogleCloud, question: _Question) -> Findings:
+    """The rows of one metric type. What came before an answer broke off is kept, for it has been paid for; not so
+    where rows are sums over series: a sum over some of them is false."""
     query, span, found = question.query, question.span, Findings()
+    asked = {each: Points() for each in query.mapping.wanted}
     with found.part():
-        asked = {each: _points(cloud, question, each) for each in query.mapping.wanted}
-        if query.mapping.native == GPU_MEMORY:
-            found.tables += gpu_memory_tables(asked["average"], asked["maximum"], span)
-        else:
-            for statistic, points in asked.items():
-                found.tables += metric_tables(query, statistic, points, span, question.devices)
-        found.tables = [table for table in found.tables if table.num_rows]
-        unreachable = sorted({each for points in asked.values() for each in points.unreachable})
-        if unreachable:
-            raise CollectionError(
-                "transient",
-                f"{cloud.source.name}: monitoring timeSeries.list of {query.mapping.native} in {question.project} lacks"
-                f" {', '.join(unreachable)}; the others came",
-            )
+        for statistic in asked:
+            points = Points() if query.is_summed else asked[statistic]
+            _read(points, cloud, question, statistic)
+            asked[statistic] = points
+    if query.mapping.native == GPU_MEMORY:
+        found.tables += gpu_memory_tables(asked["average"], asked["maximum"], span)
+    else:
+        for statistic, points in asked.items():
+            found.tables += metric_tables(query, statistic, points, span, question.devices)
+    found.tables = [table for table in found.tables if table.num_rows]
+    unreachable = sorted({each for points in asked.values() for each in points.unreachable})
+    if unreachable:
+        what = f"{cloud.source.name}: monitoring timeSeries.list of {query.mapping.native} in {question.project}"
+        found.failures.append(CollectionError("transient", f"{what} lacks {', '.join(unreachable)}; the others came"))
     return found
 
 
-def _points(cloud: GoogleCloud, question: _Question, statistic: Statistic) -> Points:
-    points, query = Points(), question.query
+def _read(points: Points, cloud: GoogleCloud, question: _Question, statistic: Statistic) -> None:
+    query = question.query
     terms = [f'project = "{question.project}"', f'metric.type = "{query.mapping.native}"']
     terms += [f'metric.labels.{name} = "{value}"' for name, value in query.labels.items()]
     aligner, expression = ALIGNERS[statistic], " AND ".join(terms)
@@ -210,7 +213,6 @@ def _points(cloud: GoogleCloud, question: _Question, statistic: Statistic) -> Po
     except CollectionError as error:
         if error.kind != "not_configured" or _NEVER_WRITTEN not in str(error):
             raise
-    return points
 
 
 def _machine_types(cloud: GoogleCloud, project: str) -> parser.Listing:
@@ -244,10 +246,8 @@ def _batches(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
 
 
 def _none_if_all_refused(found: Findings) -> Findings:
-    """The same findings; CollectionError where nothing came and every part was refused."""
+    """The same findings, a spent budget first; CollectionError where nothing came and every part was refused."""
     if found.failures and not found.row_count and all(error.kind == "auth" for error in found.failures):
         raise found.failures[0]
-    budget = next((error for error in found.failures if error.kind == "budget"), None)
-    if budget is not None:
-        raise budget
+    found.failures.sort(key=lambda error: error.kind != "budget")
     return found

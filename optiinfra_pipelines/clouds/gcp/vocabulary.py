@@ -80,6 +80,11 @@ class MetricQuery:
     component: str = ""
     needs_gpu: bool = False
 
+    @property
+    def is_summed(self) -> bool:
+        """Whether a row is the sum over series that the metric's labels split: a machine's disks, a model's calls."""
+        return self.component == "device_name" or self.mapping.resource_type == "model"
+
 
 ALIGNERS: Mapping[Statistic, str] = {"average": "ALIGN_MEAN", "maximum": "ALIGN_MAX", "sum": "ALIGN_DELTA"}
 """How Monitoring computes a statistic of a window: gauges by mean and maximum, counters by what they grew."""

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from optiinfra_pipelines.clouds.aws.client import open_accounts
 from optiinfra_pipelines.clouds.aws.collector import AwsCollector
 from optiinfra_pipelines.clouds.collecting import Calls, Findings, collected_schema, naive_utc
 from optiinfra_pipelines.errors import CollectionError
@@ -113,17 +115,46 @@ def test_a_tick_asks_once_for_all_that_fits_one_request(open_source: Open) -> No
         ("cloudwatch", "ListMetrics"): 3,
         ("cloudwatch", "GetMetricData"): 1,
     }
-    series = len({key[:-1] for key in _true_values("acme", SPAN)})
+    series = len({key[:-1] for key in _true_values("acme", SPAN)}) + 8  # those of the stopped machine have no points
     assert source.calls.made["cloudwatch", "GetMetricData"][1:] == (series, series * Decimal("0.00001"))
 
 
 def test_a_spent_budget_stops_the_paid_call_before_it_is_sent(open_source: Open) -> None:
     inventory = _rows(AwsCollector(open_source()).inventory())
     source = open_source(calls=Calls(Decimal("0.0001"), Decimal(5)))
-    with pytest.raises(CollectionError, match="GetMetricData would cost") as stopped:
-        AwsCollector(source).metrics(inventory, SPAN)
-    assert stopped.value.kind == "budget"
+    findings = AwsCollector(source).metrics(inventory, SPAN)
+    [stopped] = findings.failures
+    assert stopped.kind == "budget"
+    assert "GetMetricData would cost" in str(stopped)
+    assert findings.row_count == 0
     assert ("cloudwatch", "GetMetricData") not in source.calls.made
+
+
+def test_a_budget_that_ends_on_the_way_keeps_what_was_paid_for_and_is_told_first(
+    open_source: Open, switch_on: Callable[[Fault], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inventory = _rows(AwsCollector(open_source()).inventory())
+    monkeypatch.setattr("optiinfra_pipelines.clouds.aws.series.QUERIES_PER_REQUEST", 20)
+    partial = FAULTS["partial_page"]
+    assert partial is not None
+    switch_on(partial)
+    source = open_source(calls=Calls(Decimal("0.0002"), Decimal(5)))  # one request of 20 series, which comes in part
+    findings = AwsCollector(source).metrics(inventory, SPAN)
+    assert source.calls.made["cloudwatch", "GetMetricData"] == (1, 20, Decimal("0.0002"))
+    assert {error.kind for error in findings.failures[:-1]} == {"budget"}
+    assert findings.failures[-1].kind == "transient"
+    found, true = _values(findings), _true_values("acme", SPAN)
+    assert found
+    assert found == {key: pytest.approx(true[key], rel=1e-9) for key in found}
+
+
+def test_what_stopped_since_has_the_metrics_of_the_time_it_ran(open_source: Open) -> None:
+    inventory = _rows(AwsCollector(open_source()).inventory())
+    kinds = ("machine", "database")
+    later = [{**row, "state": "stopped"} if row["resource_type"] in kinds else row for row in inventory]
+    findings = AwsCollector(open_source()).metrics(later, SPAN)
+    assert findings.failures == []
+    assert set(_values(findings)) == set(_true_values("acme", SPAN))
 
 
 def test_prices_are_those_of_the_shapes(open_source: Open) -> None:
@@ -221,3 +252,85 @@ def test_wrong_keys_are_refused_and_never_shown(open_source: Open, field: str) -
         AwsCollector(open_source(secrets={field: "canary-wrong-key"})).inventory()
     assert refused.value.kind == "auth"
     assert "canary" not in str(refused.value)
+
+
+def test_a_token_that_ends_under_two_requests_at_once_is_renewed_once_for_both(
+    open_source: Open, switch_on: Callable[[Fault], None]
+) -> None:
+    source = open_source()
+    [account] = open_accounts(source, Findings())
+    switch_on(Fault("expired", times=2, match="/ec2", seconds=0.5))  # the second is refused before keys are new
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(account.ask, "ec2", "us-east-1", "DescribeVolumes") for _ in range(2)]
+        assert len([each.result()["Volumes"] for each in asked]) == 2
+    assert source.calls.made["sts", "AssumeRole"][0] == 2
+
+
+def test_a_service_that_calls_every_token_expired_is_asked_no_more_than_twice(
+    open_source: Open, switch_on: Callable[[Fault], None]
+) -> None:
+    source = open_source()
+    [account] = open_accounts(source, Findings())
+    switch_on(Fault("expired", times=1000, match="/ec2"))
+    with pytest.raises(CollectionError, match="ExpiredToken") as refused:
+        account.ask("ec2", "us-east-1", "DescribeVolumes")
+    assert refused.value.kind == "auth"
+    assert source.calls.made["ec2", "DescribeVolumes"][0] == 2
+    assert source.calls.made["sts", "AssumeRole"][0] == 2
+
+
+ROLE = "arn:aws:iam::{account}:role/optiinfra-reader"
+ACME, GLOBEX = account_of("acme", "aws"), account_of("globex", "aws")
+
+
+@pytest.mark.parametrize(
+    ("accounts", "role", "why"),
+    [
+        ([ACME, GLOBEX], ROLE.replace("{account}", ACME), "one role for several accounts"),
+        ([GLOBEX], ROLE.replace("{account}", ACME), f"another account than {GLOBEX}"),
+        ([ACME], ROLE.replace("{account}", "{acct}"), "no other placeholder"),
+        ([ACME], ROLE + "{0}", "no other placeholder"),
+        ([GLOBEX], None, f"its credentials are of account {ACME}"),
+        ([ACME, GLOBEX], None, "set assume_role"),
+    ],
+)
+def test_a_role_or_keys_of_another_account_than_is_named_are_refused(
+    open_source: Open, accounts: list[str], role: str | None, why: str
+) -> None:
+    with pytest.raises(CollectionError, match=why) as refused:
+        AwsCollector(open_source(accounts=accounts, assume_role=role)).inventory()
+    assert refused.value.kind == "not_configured"
+
+
+@pytest.mark.parametrize(
+    ("accounts", "role"),
+    [
+        ([ACME], None),
+        ([ACME], ROLE.replace("{account}", ACME)),
+        ([ACME, ACME], ROLE),
+        ([], ROLE),
+        ([], ROLE.replace("{account}", ACME)),
+    ],
+)
+def test_every_way_to_name_the_account_collects_it_once(
+    open_source: Open, accounts: list[str], role: str | None
+) -> None:
+    findings = AwsCollector(open_source(accounts=accounts, assume_role=role)).inventory()
+    assert findings.failures == []
+    assert findings.row_count == len(shown_resources(FLEET, "acme"))
+    assert {row["account_id"] for row in _rows(findings)} == {ACME}
+
+
+def test_a_credential_that_fits_no_header_is_not_shown(open_source: Open) -> None:
+    source = open_source(secrets={"session_token": "canary\nsession"})
+    with pytest.raises(CollectionError, match="HTTPClientError") as refused:
+        AwsCollector(source).inventory()
+    assert "canary" not in str(refused.value)
+
+
+def test_half_an_answer_with_a_roles_keys_is_not_shown(open_source: Open, switch_on: Callable[[Fault], None]) -> None:
+    switch_on(Fault("cut", times=100, match="/sts"))
+    with pytest.raises(CollectionError, match="AssumeRole .* the answer is not whole") as refused:
+        AwsCollector(open_source()).inventory()
+    assert "canary" not in str(refused.value)
+    assert "Secret" not in str(refused.value)

@@ -17,6 +17,7 @@ from optiinfra_pipelines.clouds.aws.series import (
     listed_queries,
     metric_rows,
     queries,
+    still_listed,
 )
 from optiinfra_pipelines.clouds.aws.vocabulary import METRICS
 from optiinfra_pipelines.windows import WINDOW, Window
@@ -54,15 +55,24 @@ def test_requests_keep_both_limits_and_are_the_fewest(count: int, windows: int) 
     assert len(found) == -(-count // size)
 
 
-def test_what_is_off_is_not_asked_for() -> None:
-    off = [
+def test_what_is_stopped_by_now_is_asked_for_and_what_is_gone_or_hangs_on_nothing_is_not() -> None:
+    stopped = [
         _resource("machine", "i-1", "stopped"),
+        _resource("database", "arn:aws:rds:us-east-1:1:db:x", "stopped"),
+    ]
+    others = [
         _resource("machine", "i-2", "terminated"),
         _resource("volume", "vol-1", "unattached"),
-        _resource("database", "arn:aws:rds:us-east-1:1:db:x", "stopped"),
         _resource("snapshot", "snap-1", "available"),
     ]
-    assert list(queries(off)) == []
+    found = {each.resource_id for each in queries([*stopped, *others])}
+    assert found == {each["resource_id"] for each in stopped}
+
+
+def test_an_agents_metrics_are_listed_of_the_last_hours_for_a_tick_and_of_all_weeks_for_a_backfill() -> None:
+    span = Window(START, START + WINDOW)
+    assert still_listed(span, START + timedelta(hours=2)) == {"RecentlyActive": "PT3H"}
+    assert still_listed(span, START + timedelta(days=3)) == {}
 
 
 def test_a_xen_machine_is_not_asked_for_its_ebs_metrics() -> None:

@@ -104,7 +104,20 @@ def test_a_machine_that_is_gone_since_the_inventory_does_not_hide_the_others(ope
     assert with_gone.row_count == whole.row_count
 
 
-def test_nothing_is_asked_where_nothing_runs(open_source: OpenSource, cloud: Cloud) -> None:
+def test_what_stopped_since_has_the_metrics_of_the_time_it_ran(open_source: OpenSource, cloud: Cloud) -> None:
+    source = open_source()
+    resources = rows_of(AzureCollector(source).inventory())
+    off = {"machine": "deallocated", "database": "stopped", "volume": "unattached"}
+    later = [row | {"state": off.get(row["resource_type"], row["state"])} for row in resources]
+    whole = AzureCollector(source).metrics(resources, SPAN)
+    cloud.heal()
+    found = AzureCollector(source).metrics(later, SPAN)
+    assert not found.failures
+    assert sorted(map(repr, rows_of(found))) == sorted(map(repr, rows_of(whole)))
+    assert sum(count for path, count in cloud.requests.items() if path.endswith("getBatch")) == 3
+
+
+def test_nothing_is_asked_where_nothing_is(open_source: OpenSource, cloud: Cloud) -> None:
     cloud.heal()
     assert AzureCollector(open_source()).metrics([], SPAN).row_count == 0
     assert cloud.requests == {}

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC
 from decimal import Decimal
 
@@ -128,12 +129,56 @@ def test_calls_are_accounted_for_with_the_price_of_the_series_that_they_return(o
 def test_a_spent_budget_stops_paid_calls_and_says_so(open_source: OpenSource) -> None:
     source = open_source()
     inventory = rows_of(GcpCollector(source).inventory())
-    spent = Calls(left=Decimal(0), budget=Decimal(1))
-    with pytest.raises(CollectionError, match="api_budget_usd") as refused:
-        GcpCollector(type(source)(source.customer_id, source.connection, source.credentials, spent)).metrics(
-            inventory, SPAN
-        )
-    assert refused.value.kind == "budget"
+    found = GcpCollector(replace(source, calls=Calls(left=Decimal(0), budget=Decimal(1)))).metrics(inventory, SPAN)
+    assert {error.kind for error in found.failures} == {"budget"}
+    assert "api_budget_usd" in str(found.failures[0])
+    assert found.row_count == 0
+
+
+def test_a_budget_that_ends_on_the_way_keeps_what_was_paid_for_and_is_told_first(
+    cloud: Cloud, open_source: OpenSource
+) -> None:
+    source = open_source()
+    inventory = rows_of(GcpCollector(source).inventory())
+    whole = rows_of(GcpCollector(source).metrics(inventory, SPAN))
+    cloud.break_with(Fault("status", 403, match="network%2Freceived_bytes_count"))
+    half = source.calls.made["monitoring", "timeSeries.list"][2] / 2
+    poor = replace(source, calls=Calls(left=half, budget=Decimal(1)))
+    found = GcpCollector(poor).metrics(inventory, SPAN)
+    assert found.failures[0].kind == "budget"
+    assert {error.kind for error in found.failures} == {"budget", "auth"}
+    rows = rows_of(found)
+    assert 0 < len(rows) < len(whole)
+    assert all(row in whole for row in rows)
+
+
+def test_what_came_before_an_answer_broke_off_is_kept_but_for_sums_that_lack_a_part(
+    cloud: Cloud, open_source: OpenSource
+) -> None:
+    collector = GcpCollector(open_source())
+    inventory = rows_of(collector.inventory())
+    whole = rows_of(collector.metrics(inventory, SPAN))
+    for metric in ("instance%2Fcpu%2Futilization", "disk%2Fread_bytes_count"):
+        cloud.break_with(Fault("partial_page", match=metric))
+        cloud.break_with(Fault("status", 403, match=metric))  # the second page, or the other statistic
+    found = collector.metrics(inventory, SPAN)
+    assert [error.kind for error in found.failures] == ["auth", "auth"]
+    rows = rows_of(found)
+    assert all(row in whole for row in rows)
+    kept = Counter(row["metric_name"] for row in rows if row["resource_type"] == "machine")
+    assert kept["cpu_utilization"] == 1
+    assert kept["disk_read_bytes"] == 0
+
+
+def test_what_stopped_since_has_the_metrics_of_the_time_it_ran(open_source: OpenSource) -> None:
+    collector = GcpCollector(open_source())
+    inventory = rows_of(collector.inventory())
+    kinds = ("machine", "database")
+    later = [row | {"state": "stopped"} if row["resource_type"] in kinds else row for row in inventory]
+    found = collector.metrics(later, SPAN)
+    assert found.failures == []
+    whole = collector.metrics(inventory, SPAN)
+    assert sorted(map(repr, rows_of(found))) == sorted(map(repr, rows_of(whole)))
 
 
 def test_prices_are_exact_and_machine_types_are_the_sum_of_their_parts(open_source: OpenSource) -> None:
