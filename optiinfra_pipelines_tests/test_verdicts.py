@@ -1,5 +1,6 @@
 """The rules behind the checks, on figures alone."""
 
+from datetime import datetime
 from decimal import Decimal, localcontext
 
 import duckdb
@@ -9,7 +10,17 @@ from hypothesis import strategies as st
 
 from optiinfra_pipelines.tables import ALL_TABLES, Table
 from optiinfra_pipelines.tables.operations import CONNECTIONS
-from optiinfra_pipelines.verdicts import contract, contract_query, freshness, reconciliation, rejections
+from optiinfra_pipelines.verdicts import (
+    collapse,
+    contract,
+    contract_query,
+    freshness,
+    gaps,
+    plausible_metrics,
+    reconciliation,
+    rejections,
+    vocabulary,
+)
 from optiinfra_pipelines.warehouse.duckdb import create_statement
 
 MONEY = st.decimals(min_value=-(10**9), max_value=10**9, places=12)
@@ -103,3 +114,35 @@ def create_rows() -> str:
     row = "SELECT 'acme' AS customer_id, 'a' AS connection_id, {} AS provider, 'billing' AS collects, true AS active,"
     row += " TIMESTAMP '2026-01-01' AS collected_at"
     return f"{row.format(chr(39) + 'aws' + chr(39))} UNION ALL {row.format('NULL')}"
+
+
+def test_a_listing_that_lost_more_than_half_collapsed_even_if_nothing_is_left() -> None:
+    listing = {"connection_id": "aws-main", "resource_type": "machine"}
+    assert not collapse([{**listing, "before": 100, "now": 0}]).passed
+    assert not collapse([{**listing, "before": 100, "now": 49}]).passed
+    assert collapse([{**listing, "before": 100, "now": 50}]).passed
+
+
+def test_a_handful_of_things_may_all_be_cleaned_up() -> None:
+    assert collapse([{"connection_id": "aws-main", "resource_type": "volume", "before": 4, "now": 0}]).passed
+
+
+def test_a_burst_beyond_100_percent_is_a_warning_and_a_negative_value_an_error() -> None:
+    metric = {"metric_name": "cpu_utilization", "negative": 0, "too_high": 0, "in_future": 0, "measured": 10}
+    assert plausible_metrics([metric]).passed
+    assert plausible_metrics([{**metric, "too_high": 2}]).severity == "WARN"
+    assert plausible_metrics([{**metric, "negative": 1}]).severity == "ERROR"
+    assert plausible_metrics([{**metric, "in_future": 1}]).severity == "ERROR"
+
+
+def test_words_that_are_not_in_the_vocabulary_are_counted_and_shown() -> None:
+    verdict = vocabulary([("state of a machine", "hibernating", 2), ("state of a machine", "hibernating", 1)], 10)
+    assert (verdict.passed, verdict.severity) == (False, "WARN")
+    assert verdict.rows == [{"column": "state of a machine", "word": "hibernating", "rows": 3}]
+
+
+def test_a_missing_window_is_told_with_its_connection() -> None:
+    at = datetime(2026, 11, 20, 10, 15)
+    verdict = gaps({"aws-main": [at], "aws-other": []})
+    assert not verdict.passed
+    assert verdict.rows == [{"connection_id": "aws-main", "windows_missing": 1, "first": at, "last": at}]

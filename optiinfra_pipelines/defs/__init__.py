@@ -1,7 +1,7 @@
 """Everything Dagster sees, one folder a group, in the order data flows:
 
-raw_aws, raw_focus -> operations -> derived -> alerts. raw_gcp, raw_azure and raw_vultr stand beside raw_aws once
-their own APIs are collected; quality stands before derived once interactions are scored.
+raw_aws, raw_gcp, raw_azure, raw_vultr, raw_focus -> operations -> derived -> alerts. quality stands before derived once
+interactions are scored.
 """
 
 import warnings

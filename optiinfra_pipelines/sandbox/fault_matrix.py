@@ -120,7 +120,7 @@ class Lane:
 
     def __init__(self, clouds: Clouds, folder: Path, attempts: int) -> None:
         self._urls = clouds.urls
-        self._hurried = Settings(api_timeout=0.7, api_attempts=attempts)  # an answer that hangs takes 2 s
+        self._hurried = Settings(api_timeout=1.2, api_attempts=attempts)  # an answer that hangs takes 2 s
         names = clouds.fleet.customers
         content = [{"id": each, "name": each, "connections": clouds.connections(each)} for each in names]
         self._customers = Customers.model_validate({"customers": content})
@@ -211,7 +211,7 @@ def _read(warehouse: Warehouse, customer: str, cloud: FleetCloud, kind: Kind) ->
     return Held(Counter(zip(*(column.to_pylist() for column in rows.columns), strict=True)), runs)
 
 
-def judge(faults: Sequence[str], servers: Sequence[str], attempts: int = 2) -> list[Cell]:
+def judge(faults: Sequence[str], servers: Sequence[str], attempts: int = 3) -> list[Cell]:
     """The cells of these faults and servers, in that order. A request is sent `attempts` times at most."""
     wanted = list(product(faults, servers))
     with ProcessPoolExecutor(len(LANES)) as pool:
@@ -254,7 +254,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fault", nargs="+", choices=FAULT_NAMES, default=FAULT_NAMES, help="these faults alone")
     parser.add_argument("--server", nargs="+", choices=NAMES, default=NAMES, help="these servers alone")
-    parser.add_argument("--attempts", type=int, default=2, help="how often a request is sent at most (2)")
+    parser.add_argument("--attempts", type=int, default=3, help="how often a request is sent at most (3)")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line and no table")
     options = parser.parse_args(arguments)
     cells = judge(options.fault, options.server, options.attempts)

@@ -2,20 +2,21 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import httpx
 import pyarrow as pa
 import pytest
 
-from optiinfra_pipelines.clouds.collecting import naive_utc
-from optiinfra_pipelines.clouds.collection import Attempt, Kind, collect_day, judge
+from optiinfra_pipelines.clouds.collecting import Findings, naive_utc
+from optiinfra_pipelines.clouds.collection import Attempt, Kind, collect_day, days_with_gaps, judge
 from optiinfra_pipelines.customers import Customers
 from optiinfra_pipelines.sandbox.clouds import Clouds, serve_clouds
 from optiinfra_pipelines.sandbox.fleet import Fleet
 from optiinfra_pipelines.sandbox.gate import FAULTS_PATH
 from optiinfra_pipelines.settings import Settings
-from optiinfra_pipelines.tables.cloud import INVENTORY, METRICS
+from optiinfra_pipelines.tables.cloud import INVENTORY, METRICS, PRICES
 from optiinfra_pipelines.tables.operations import API_CALLS, COLLECTION_RUNS
 from optiinfra_pipelines.warehouse.protocol import Warehouse
 from optiinfra_pipelines.windows import DAY, WINDOW, Window
@@ -134,6 +135,62 @@ def test_calls_are_counted_for_each_customer(warehouse: Warehouse, customers: Cu
         f"SELECT customer_id, sum(calls) AS calls FROM {warehouse.name(API_CALLS)} c GROUP BY 1 ORDER BY 1"
     ).to_pylist()
     assert [int(row["calls"]) for row in counted] == [attempt.requests for attempt in attempts]
+
+
+def test_every_connection_of_one_provider_is_written(
+    warehouse: Warehouse, customers: Customers, clouds: Clouds
+) -> None:
+    entries = [{**clouds.connections("acme")[0], "id": f"vultr-{number}"} for number in range(3)]
+    many = Customers.model_validate({"customers": [{"id": "acme", "name": "acme", "connections": entries}]})
+    attempts = collect(warehouse, many, "inventory")
+    assert [(attempt.error, attempt.rows > 0) for attempt in attempts] == [(None, True)] * 3
+    assert {row["connection_id"] for row in rows(warehouse, "inventory")} == {"vultr-0", "vultr-1", "vultr-2"}
+
+
+def test_a_mistake_in_one_reader_is_that_connections_failure_and_shows_no_value(
+    warehouse: Warehouse, customers: Customers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from optiinfra_pipelines.clouds.vultr.collector import VultrCollector
+
+    real, calls = VultrCollector.inventory, iter(range(9))
+
+    def broken(self: VultrCollector) -> Any:
+        if next(calls) == 0:
+            raise KeyError("canary-value-of-an-answer")
+        return real(self)
+
+    monkeypatch.setattr(VultrCollector, "inventory", broken)
+    acme, globex = collect(warehouse, customers, "inventory")
+    assert globex.error is None
+    assert "KeyError in test_collection.py" in str(acme.error)
+    assert "canary" not in str(acme.error)
+    assert ("acme", "00:45", "failed") in runs(warehouse, "inventory")
+
+
+def test_metrics_wait_for_the_first_inventory_and_lose_nothing(warehouse: Warehouse, customers: Customers) -> None:
+    acme, _ = collect(warehouse, customers, "metrics")
+    assert "there is none yet" in str(acme.error)
+    collect(warehouse, customers, "inventory")
+    acme, _ = collect(warehouse, customers, "metrics", NOW + timedelta(minutes=1))
+    assert (acme.error, len(acme.windows)) == (None, 3)
+
+
+def test_a_gap_of_an_earlier_day_is_found_until_it_is_filled(warehouse: Warehouse, customers: Customers) -> None:
+    collect(warehouse, customers, "inventory")
+    collect(warehouse, customers, "metrics")
+    tomorrow = NOW + DAY
+    [acme, _] = customers.customers
+    assert days_with_gaps(warehouse, acme, tomorrow, 3) == [TODAY]
+    collect_day(warehouse, Settings(api_timeout=5), acme, "vultr", "metrics", TODAY, tomorrow + timedelta(hours=2))
+    assert days_with_gaps(warehouse, acme, tomorrow + timedelta(hours=2), 3) == []
+
+
+def test_a_price_that_no_column_holds_exactly_is_kept_aside_and_the_others_are_not() -> None:
+    findings = Findings()
+    good = {"sku": "a", "price": Decimal("0.1")}
+    findings.add_rows(PRICES["aws"], [good, {"sku": "b", "price": Decimal("1e-22")}, good])
+    assert [table.num_rows for table in findings.tables] == [1, 1]
+    assert [(row["sku"], why) for row, why in findings.unfit] == [("b", "price: cannot be held exactly")]
 
 
 def metric_rows(**changed: list[Any]) -> pa.Table:

@@ -64,14 +64,14 @@ class BigQueryBill:
         if self._is_focus:
             # at 00:00 UTC or at midnight of Pacific time, a period's start is on the first of its month in UTC
             where = "FORMAT_TIMESTAMP('%Y%m', BillingPeriodStart) = @month"
-            return self._table(where, given, focus_charges)
+            return self._ordered(where, given, focus_charges)
         where = "invoice.month = @month"
         if self._table.startswith(_EXPORTED_TABLES):  # a view has no partitions
             where += " AND _PARTITIONTIME >= @since"
             given["since"] = period.start - _BEFORE
-        return self._table(where, given, partial(detailed_charges, period=period))
+        return self._ordered(where, given, partial(detailed_charges, period=period))
 
-    def _table(self, where: str, given: Mapping[str, Any], charges: Callable[[list[str]], pa.Table]) -> pa.Table:
+    def _ordered(self, where: str, given: Mapping[str, Any], charges: Callable[[list[str]], pa.Table]) -> pa.Table:
         """The charges in an order of their own, for BigQuery has none; no more than one page is held as text."""
         pages = [charges(page) for page in self._pages(self._charges(where), given)]
         found = pa.concat_tables(pages, promote_options="default") if pages else pa.table({})

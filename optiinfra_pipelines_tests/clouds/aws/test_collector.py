@@ -330,7 +330,7 @@ def test_a_credential_that_fits_no_header_is_not_shown(open_source: Open) -> Non
 
 def test_half_an_answer_with_a_roles_keys_is_not_shown(open_source: Open, switch_on: Callable[[Fault], None]) -> None:
     switch_on(Fault("cut", times=100, match="/sts"))
-    with pytest.raises(CollectionError, match="AssumeRole .* the answer is not whole") as refused:
+    with pytest.raises(CollectionError, match=r"AssumeRole .* the answer is not whole") as refused:
         AwsCollector(open_source()).inventory()
     assert "canary" not in str(refused.value)
     assert "Secret" not in str(refused.value)

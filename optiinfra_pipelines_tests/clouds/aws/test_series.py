@@ -115,7 +115,7 @@ def test_milliseconds_become_seconds() -> None:
 
 def test_pages_of_one_series_are_joined_by_id_in_any_datapoint_order() -> None:
     times = [START + number * WINDOW for number in range(4)]
-    pages = [
+    pages: list[Mapping[str, Any]] = [
         {"Id": "q1", "Timestamps": times[:1:-1], "Values": [4.0, 3.0], "StatusCode": "PartialData"},
         {"Id": "q0", "Timestamps": [], "Values": [], "StatusCode": "Complete"},
         {"Id": "q1", "Timestamps": times[:2], "Values": [1.0, 2.0], "StatusCode": "Complete"},
