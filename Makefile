@@ -9,7 +9,7 @@ RUN := OPTIINFRA_HOME=$(HOME_DIR) DAGSTER_HOME=$(HOME_DIR)/dagster
 RUN_SANDBOX := OPTIINFRA_HOME=$(SANDBOX_HOME) DAGSTER_HOME=$(SANDBOX_HOME)/dagster
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo materialize test bench lint up clickhouse clean
+.PHONY: help setup demo materialize test faults bench lint up clickhouse clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | column -t -s '|'
@@ -41,6 +41,9 @@ endif
 
 test: setup ## the whole suite, both engines
 	$(BIN)/pytest -n 2 --dist loadgroup
+
+faults: setup ## the table of faults x providers
+	$(BIN)/python -m optiinfra_pipelines.sandbox.fault_matrix
 
 bench: setup ## every benchmark, or ONLY=<prefix>
 	$(BIN)/python -m optiinfra_pipelines_tests.benchmarks $(if $(ONLY),--only $(ONLY))

@@ -132,12 +132,14 @@ def due_windows(kind: Kind, day: Window, now: datetime, tried: Iterable[tuple[da
 def _tried(
     warehouse: Warehouse, customer: Customer, kind: Kind, day: Window
 ) -> dict[str, list[tuple[datetime, datetime]]]:
-    """By connection: the windows that were read, and when last."""
+    """By connection: the windows that were read, and when last. What was read in part counts from the second time on:
+    a right that was given back meanwhile fills the gap at once."""
     rows = warehouse.query(
         "SELECT connection_id, window_start, max(started_at) AS began"
         f" FROM {warehouse.name(COLLECTION_RUNS)} r WHERE customer_id = $customer AND kind = $kind"
         f" AND {_READ if kind == 'metrics' else _SUCCEEDED}"
-        " AND window_start >= $start AND window_start < $end GROUP BY connection_id, window_start",
+        " AND window_start >= $start AND window_start < $end GROUP BY connection_id, window_start"
+        f" HAVING count(*) > 1 OR max(CASE WHEN {_SUCCEEDED} THEN 1 ELSE 0 END) = 1",
         {"customer": customer.id, "kind": kind, "start": naive_utc(day.start), "end": naive_utc(day.end)},
     ).to_pylist()
     found: dict[str, list[tuple[datetime, datetime]]] = {}

@@ -44,9 +44,9 @@ FAULTS: Mapping[str, Fault | None] = {
     "timeout": Fault("hang", seconds=2, match="/ec2"),
     "truncated_json": Fault("truncate", match="/ec2"),
     "partial_page": Fault("partial", match="/cloudwatch", times=4),  # ListMetrics thrice, then GetMetricData
-    # two pages in each of the two regions
-    "endless_cursor": Fault("endless", match="/rds", times=4),
-    "repeated_page": Fault("repeated", match="/rds", times=4),
+    # two pages of the region that holds something; empty ones of the other region may repeat, and meet it as well
+    "endless_cursor": Fault("endless", match="/rds", times=20),
+    "repeated_page": Fault("repeated", match="/rds", times=20),
     "token_expiry": Fault("expired", match="/rds"),
     "clock_skew": Fault("skewed", match="/rds"),
     "empty_zone": None,

@@ -234,7 +234,10 @@ def _judge_lane(clouds: tuple[FleetCloud, ...], wanted: Sequence[tuple[str, str]
 def print_table(cells: Sequence[Cell], console: Console) -> None:
     """Print faults as rows and servers as columns, and below it why some are absent."""
     styles = {"recovered": "green", "recorded": "green", "absent": "dim", "failed": "bold red"}
-    grid = Grid("fault", *dict.fromkeys(each.server for each in cells), box=SIMPLE_HEAD)
+    grid = Grid(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    grid.add_column("fault", no_wrap=True, min_width=len(max(FAULT_NAMES, key=len)))
+    for name in dict.fromkeys(each.server for each in cells):
+        grid.add_column(name)
     for fault in dict.fromkeys(each.fault for each in cells):
         row = [each for each in cells if each.fault == fault]
         said = [

@@ -12,14 +12,14 @@ import yaml
 
 from optiinfra_pipelines.defs.partitions import day_key, partition_key
 from optiinfra_pipelines.defs.schedules import collection_schedule, prices_schedule
-from optiinfra_pipelines.defs.warehouse_resource import CustomersResource
+from optiinfra_pipelines.defs.warehouse_resource import CustomersResource, WarehouseResource
 from optiinfra_pipelines.sandbox.clouds import Clouds, serve_clouds
 from optiinfra_pipelines.sandbox.fleet import FLEET_CLOUDS, Fleet
 from optiinfra_pipelines.sandbox.gate import FAULTS_PATH
 from optiinfra_pipelines.settings import load_settings
 from optiinfra_pipelines.tables import ALL_TABLES
 from optiinfra_pipelines.warehouse import open_warehouse
-from optiinfra_pipelines.windows import BillingPeriod
+from optiinfra_pipelines.windows import DAY, BillingPeriod
 
 NOW = datetime.now(UTC)
 
@@ -38,7 +38,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clouds: Clouds) -> Pat
     (tmp_path / "customers.yaml").write_text(yaml.safe_dump({"customers": content}))
     monkeypatch.setenv("OPTIINFRA_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("OPTIINFRA_CUSTOMERS", str(tmp_path / "customers.yaml"))
-    monkeypatch.setenv("OPTIINFRA_API_ATTEMPTS", "2")
+    monkeypatch.setenv("OPTIINFRA_API_ATTEMPTS", "1")
     monkeypatch.setenv("OPTIINFRA_API_TIMEOUT", "5")
     yield tmp_path
     for url in clouds.urls.values():
@@ -84,15 +84,14 @@ def test_no_secret_stands_in_a_log_an_event_an_error_or_the_warehouse(
 ) -> None:
     """Runs that succeed, runs that are refused and runs that break, at every level of logging."""
     caplog.set_level(logging.DEBUG)
-    keys = (day_key("acme", NOW), day_key("globex", NOW))
-    for status in (None, 403, 500):
+    run(instance, "collection_job", day_key("acme", NOW))
+    run(instance, "prices_job", day_key("acme", NOW))
+    run(instance, "billing_job", partition_key("acme", BillingPeriod.of(NOW)))
+    for status, customer in ((403, "globex"), (500, "acme")):
         for url in clouds.urls.values():
-            if status:
-                httpx.post(url + FAULTS_PATH, json={"status": status, "times": 40}).raise_for_status()
-        for key in keys[:1] if status else keys:
-            run(instance, "collection_job", key)
-            run(instance, "prices_job", key)
-        run(instance, "billing_job", partition_key("acme", BillingPeriod.of(NOW)))
+            httpx.post(url + FAULTS_PATH, json={"status": status, "times": 25}).raise_for_status()
+        run(instance, "metrics_backfill_job", day_key(customer, NOW - DAY))
+        run(instance, "billing_job", partition_key(customer, BillingPeriod.of(NOW)))
     said = capfd.readouterr()
     events = [
         str(entry)
@@ -114,7 +113,7 @@ def test_each_quarter_of_an_hour_a_customer_gets_one_run_of_what_its_connections
 ) -> None:
     def asked(tick: datetime) -> list[tuple[str, int]]:
         context = dg.build_schedule_context(instance=instance, scheduled_execution_time=tick)
-        requests = list(collection_schedule(context, customers=CustomersResource()))
+        requests = list(collection_schedule(context, customers=CustomersResource(), warehouse=WarehouseResource()))
         return [(str(each.partition_key), len(each.asset_selection)) for each in requests]
 
     noon, early = datetime(2026, 11, 20, 12, 15, tzinfo=UTC), datetime(2026, 11, 20, 0, 15, tzinfo=UTC)
