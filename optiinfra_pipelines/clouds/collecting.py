@@ -117,7 +117,7 @@ class Findings:
     def part(self) -> Iterator[None]:
         """A block whose CollectionError is one part's failure: it is kept, and what comes after goes on.
 
-        Not so `auth` of the whole connection or `budget`: raise those outside of parts.
+        Not so `auth` of the whole connection: raise it outside of parts.
         """
         try:
             yield

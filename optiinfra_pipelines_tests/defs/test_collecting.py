@@ -87,9 +87,9 @@ def test_no_secret_stands_in_a_log_an_event_an_error_or_the_warehouse(
     run(instance, "collection_job", day_key("acme", NOW))
     run(instance, "prices_job", day_key("acme", NOW))
     run(instance, "billing_job", partition_key("acme", BillingPeriod.of(NOW)))
-    for status, customer in ((403, "globex"), (500, "acme")):
+    for fault, customer in (({"status": 403}, "globex"), ({"kind": "cut"}, "acme")):
         for url in clouds.urls.values():
-            httpx.post(url + FAULTS_PATH, json={"status": status, "times": 25}).raise_for_status()
+            httpx.post(url + FAULTS_PATH, json={**fault, "times": 25}).raise_for_status()
         run(instance, "metrics_backfill_job", day_key(customer, NOW - DAY))
         run(instance, "billing_job", partition_key(customer, BillingPeriod.of(NOW)))
     said = capfd.readouterr()

@@ -7,6 +7,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+import httpx
 import pytest
 
 from optiinfra_pipelines.clouds.aws.client import open_accounts
@@ -15,7 +16,7 @@ from optiinfra_pipelines.clouds.collecting import Calls, Findings, collected_sch
 from optiinfra_pipelines.errors import CollectionError
 from optiinfra_pipelines.sandbox.aws_server import FAULTS, shown_resources, shown_series
 from optiinfra_pipelines.sandbox.fleet import account_of, window_starts
-from optiinfra_pipelines.sandbox.gate import Fault
+from optiinfra_pipelines.sandbox.gate import FAULTS_PATH, Fault
 from optiinfra_pipelines.tables.cloud import INVENTORY, METRICS, PRICES
 from optiinfra_pipelines.windows import Window
 from optiinfra_pipelines_tests.clouds.aws.conftest import FLEET, SPAN, Open
@@ -196,7 +197,7 @@ def test_a_passing_fault_leaves_no_trace(open_source: Open, switch_on: Callable[
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_a_lasting_fault_is_a_recorded_failure_of_one_part(
-    open_source: Open, switch_on: Callable[[Fault], None], name: str
+    open_source: Open, switch_on: Callable[[Fault], None], aws_url: str, name: str
 ) -> None:
     whole = _rows(AwsCollector(open_source()).inventory())
     fault, (kind, part) = FAULTS[name], RECORDED[name]
@@ -207,6 +208,7 @@ def test_a_lasting_fault_is_a_recorded_failure_of_one_part(
     assert all(part in str(each) and "account 111122223333" in str(each) for each in findings.failures)
     rest = [row for row in _rows(findings) if row["resource_type"] != "database"]
     assert rest == [row for row in whole if row["resource_type"] != "database"]
+    httpx.delete(aws_url + FAULTS_PATH)
     assert _rows(AwsCollector(open_source()).inventory()) == whole
 
 
