@@ -6,6 +6,7 @@ One history per engine serves every test of this folder: a dbt command takes sec
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pyarrow as pa
 import pytest
 
 from optiinfra_pipelines.tables import ALL_TABLES
-from optiinfra_pipelines.tables.operations import COLLECTION_RUNS, CONNECTIONS
+from optiinfra_pipelines.tables.cloud import INVENTORY
+from optiinfra_pipelines.tables.operations import API_CALLS, COLLECTION_RUNS, CONNECTIONS
 from optiinfra_pipelines.warehouse.clickhouse import ClickHouseWarehouse
 from optiinfra_pipelines.warehouse.duckdb import DuckDBWarehouse
 from optiinfra_pipelines.warehouse.protocol import Warehouse
@@ -34,6 +36,8 @@ SNAPSHOTS = (
     "marts.invoice_reconciliation",
     "marts.billing_restatements",
     "marts.collection_health",
+    "marts.api_spend_daily",
+    "staging.inventory",
 )
 
 
@@ -165,6 +169,7 @@ def _collect(warehouse: Warehouse) -> None:
     connections = [
         {"customer_id": "acme", "connection_id": "aws-main", "provider": "aws", "collects": "billing,metrics"},
         {"customer_id": "acme", "connection_id": "saas", "provider": "focus", "collects": "billing"},
+        {"customer_id": "acme", "connection_id": "gcp-api", "provider": "gcp", "collects": "inventory,metrics"},
     ]
     rows = [each | {"active": True, "collected_at": NOW} for each in connections]
     warehouse.upsert(CONNECTIONS, pa.Table.from_pylist(rows, schema=CONNECTIONS.arrow_schema))
@@ -179,6 +184,56 @@ def _collect(warehouse: Warehouse) -> None:
         _attempt("beta", "left", october, hours_ago=100, status="succeeded", rows=5),
     ]
     warehouse.append(COLLECTION_RUNS, pa.Table.from_pylist(attempts, schema=COLLECTION_RUNS.arrow_schema))
+    _collect_inventory(warehouse)
+
+
+EARLIER, LATER = datetime(2026, 11, 20, 10, 0), datetime(2026, 11, 20, 10, 15)
+
+
+def _collect_inventory(warehouse: Warehouse) -> None:
+    """A listing that came whole, and a later one of which the volumes and one zone did not come."""
+    whole, partial = {"rows": 6}, {"rows": 1, "error_kind": "auth", "error": "volumes are denied"}
+    attempts = [
+        _attempt("acme", "gcp-api", EARLIER, hours_ago=2, status="succeeded", kind="inventory", **whole),
+        _attempt("acme", "gcp-api", LATER, hours_ago=1, status="failed", kind="inventory", **partial),
+    ]
+    warehouse.append(COLLECTION_RUNS, pa.Table.from_pylist(attempts, schema=COLLECTION_RUNS.arrow_schema))
+    resources = [
+        _resource("still-there", "machine", "a", LATER),
+        _resource("deleted-since", "machine", "a", EARLIER),
+        _resource("in-a-zone-that-failed", "machine", "b", EARLIER),
+        _resource("of-a-list-that-failed", "volume", "a", EARLIER),
+        _resource("deleted-long-ago", "snapshot", "a", EARLIER - timedelta(minutes=15)),
+        _resource("of-a-connection-that-left", "machine", "a", LATER) | {"connection_id": "left"},
+    ]
+    warehouse.upsert(INVENTORY["gcp"], pa.Table.from_pylist(resources, schema=INVENTORY["gcp"].arrow_schema))
+    call = {"customer_id": "acme", "provider": "gcp", "connection_id": "gcp-api", "kind": "metrics", "run_id": "run-1"}
+    call |= {"service": "monitoring", "operation": "timeSeries.list"}
+    calls = [
+        {**call, "calls": 25, "units": 10, "price": Decimal("0.000005"), "called_at": NOW},
+        {**call, "calls": 2, "units": 4, "price": Decimal("0.000002"), "called_at": NOW},
+        {**call, "calls": 9, "units": 9, "price": Decimal(1), "called_at": NOW - timedelta(days=1)},
+    ]
+    warehouse.append(API_CALLS, pa.Table.from_pylist(calls, schema=API_CALLS.arrow_schema))
+
+
+def _resource(name: str, resource_type: str, zone: str, seen_at: datetime) -> dict[str, Any]:
+    return {
+        "customer_id": "acme",
+        "provider": "gcp",
+        "connection_id": "gcp-api",
+        "account_id": "acme-prod",
+        "snapshot_day": datetime(2026, 11, 20),
+        "snapshot_at": seen_at,
+        "resource_id": name,
+        "resource_type": resource_type,
+        "region": "europe-west1",
+        "zone": zone,
+        "tags": "{}",
+        "details": "{}",
+        "source": "test",
+        "collected_at": seen_at,
+    }
 
 
 def _attempt(

@@ -1,5 +1,6 @@
 """marts.collection_health: what works, what fails, and what was never tried."""
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -43,3 +44,23 @@ def test_what_is_expected_and_was_never_attempted_stands_out(history: History) -
 def test_a_connection_that_customers_yaml_no_longer_names_is_not_active(history: History) -> None:
     row = health(history, "beta", "left", "billing")
     assert (row["status"], row["active"], row["last_rows"]) == ("succeeded", False, 5)
+
+
+def test_what_todays_calls_cost_stands_beside_what_they_collect(history: History) -> None:
+    row = health(history, "acme", "gcp-api", "metrics")
+    assert (row["api_requests_today"], row["api_price_today"]) == (27, Decimal("0.000007"))
+    row = health(history, "acme", "gcp-api", "inventory")
+    assert (row["api_requests_today"], row["api_price_today"]) == (0, 0)
+
+
+def test_the_price_of_calls_is_kept_for_each_day(history: History) -> None:
+    days = sorted(history.after["first"]["marts.api_spend_daily"], key=lambda row: row["call_day"])
+    assert [(row["requests"], row["charged_units"], row["list_price"]) for row in days] == [
+        (9, 9, 1),
+        (27, 14, Decimal("0.000007")),
+    ]
+
+
+def test_a_window_that_cannot_be_read_again_is_no_failing_window(history: History) -> None:
+    row = health(history, "acme", "gcp-api", "inventory")
+    assert (row["status"], row["consecutive_failures"], row["failing_windows"]) == ("failed", 1, 0)
