@@ -49,7 +49,8 @@ def dimensions(charge: FleetCharge) -> dict[str, str]:
 
 
 def cost_and_usage(fleet: Fleet, customer_id: str, asked: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """ResultsByTime of GetCostAndUsage by day; the end is exclusive."""
+    """ResultsByTime of GetCostAndUsage by day or month; the end is exclusive."""
+    monthly = asked["Granularity"] == "MONTHLY"
     start, end = (date.fromisoformat(asked["TimePeriod"][name]) for name in ("Start", "End"))
     grouped = [each["Key"] for each in asked.get("GroupBy", ())]
     sums: dict[date, dict[tuple[str, ...], list[Decimal]]] = defaultdict(dict)
@@ -62,24 +63,26 @@ def cost_and_usage(fleet: Fleet, customer_id: str, asked: Mapping[str, Any]) -> 
             if charge.invoice_id is None:
                 open_days.add(day)
             values = dimensions(charge)
-            total = sums[day].setdefault(tuple(values[name] for name in grouped), [Decimal(0), Decimal(0)])
+            slot = day.replace(day=1) if monthly else day
+            total = sums[slot].setdefault(tuple(values[name] for name in grouped), [Decimal(0), Decimal(0)])
             total[0] += charge.cost
             total[1] += charge.quantity
     results = []
     while start < end:
+        following = (start.replace(day=1) + timedelta(days=32)).replace(day=1) if monthly else start + timedelta(days=1)
         groups = [
             {"Keys": list(keys), "Metrics": _metrics(asked["Metrics"], *total)}
             for keys, total in sorted(sums[start].items())
         ]
         results.append(
             {
-                "TimePeriod": {"Start": start.isoformat(), "End": (start + timedelta(days=1)).isoformat()},
+                "TimePeriod": {"Start": start.isoformat(), "End": min(following, end).isoformat()},
                 "Total": {},
                 "Groups": groups,
                 "Estimated": start in open_days or start >= fleet.today,
             }
         )
-        start += timedelta(days=1)
+        start = following
     return results
 
 

@@ -39,41 +39,66 @@ class CostExplorerBill:
         self._source = source
 
     def periods(self) -> Iterable[BillingPeriod]:
-        """The current month and the thirteen before it, newest first; nothing is asked for this."""
-        period = BillingPeriod.of(datetime.now(UTC))
-        for _ in range(MONTHS):
-            yield period
-            period = period.previous
+        """Of the current month and the thirteen before it those that cost something: one paid question an account."""
+        newest = oldest = BillingPeriod.of(datetime.now(UTC))
+        for _ in range(MONTHS - 1):
+            oldest = oldest.previous
+        found = set()
+        for account in self._accounts():
+            for page in self._pages(account, oldest.start, newest.end, "MONTHLY", ("RECORD_TYPE",), None):
+                for result in page["ResultsByTime"]:
+                    amounts = [each["Metrics"][name]["Amount"] for each in result["Groups"] for name in _METRICS]
+                    if any(Decimal(_amount(amount)) for amount in amounts):
+                        found.add(BillingPeriod(result["TimePeriod"]["Start"][:7]))
+        return sorted(found)
 
     def rows(self, period: BillingPeriod) -> pa.Table:
         """One row a day, service and usage type, and one a day, service and record type of what is no usage.
 
         CollectionError where any account of the connection cannot be read: half a bill is none.
         """
+        found = [row for account in self._accounts() for row in self._account_rows(account, period)]
+        return pa.Table.from_pylist(found, schema=pa.schema([(name, pa.string()) for name in COLUMNS]))
+
+    def _accounts(self) -> list[Account]:
         findings = Findings()
         accounts = open_accounts(self._source, findings)
         if findings.failures:
             raise findings.failures[0]
-        found = [row for account in accounts for row in self._account_rows(account, period)]
-        return pa.Table.from_pylist(found, schema=pa.schema([(name, pa.string()) for name in COLUMNS]))
+        return accounts
+
+    def _pages(
+        self,
+        account: Account,
+        start: datetime,
+        end: datetime,
+        granularity: str,
+        grouping: tuple[str, ...],
+        wanted: Mapping[str, Any] | None,
+    ) -> Iterator[Any]:
+        tests = [wanted] if wanted else []
+        if self._source.connection.accounts:
+            tests.append({"Dimensions": {"Key": "LINKED_ACCOUNT", "Values": [account.account_id]}})
+        filtered: dict[str, Any] = {}
+        if tests:
+            filtered["Filter"] = {"And": tests} if len(tests) > 1 else tests[0]
+        return account.pages(
+            *("ce", HOME_REGION, "GetCostAndUsage"),
+            TimePeriod={"Start": f"{start:%Y-%m-%d}", "End": f"{end:%Y-%m-%d}"},
+            Granularity=granularity,
+            Metrics=_METRICS,
+            GroupBy=[{"Type": "DIMENSION", "Key": key} for key in grouping],
+            **filtered,
+        )
 
     def _account_rows(self, account: Account, period: BillingPeriod) -> Iterator[Row]:
         alone = bool(self._source.connection.accounts)
-        own = [{"Dimensions": {"Key": "LINKED_ACCOUNT", "Values": [account.account_id]}}] if alone else []
         owner = {"SubAccountId" if alone else "BillingAccountId": account.account_id}
         for grouping, wanted in (
             (("SERVICE", "USAGE_TYPE"), {"Not": _OTHER_THAN_USAGE}),
             (("SERVICE", "RECORD_TYPE"), _OTHER_THAN_USAGE),
         ):
-            pages = account.pages(
-                *("ce", HOME_REGION, "GetCostAndUsage"),
-                TimePeriod={"Start": f"{period.start:%Y-%m-%d}", "End": f"{period.end:%Y-%m-%d}"},
-                Granularity="DAILY",
-                Metrics=_METRICS,
-                GroupBy=[{"Type": "DIMENSION", "Key": key} for key in grouping],
-                Filter={"And": [wanted, *own]} if own else wanted,
-            )
-            for page in pages:
+            for page in self._pages(account, period.start, period.end, "DAILY", grouping, wanted):
                 for result in page["ResultsByTime"]:
                     for row in charge_rows(result, grouping, period):
                         yield {**row, **owner}
