@@ -19,7 +19,10 @@ from optiinfra_pipelines.sandbox.clickhouse_server import serve_clickhouse
 INSTANCE = Path(optiinfra_pipelines.__file__).parent / "instance" / "dagster.yaml"
 
 
-@pytest.fixture(scope="module", params=["duckdb", "clickhouse"])
+ENGINES = [pytest.param(each, marks=pytest.mark.xdist_group(f"end to end {each}")) for each in ("duckdb", "clickhouse")]
+
+
+@pytest.fixture(scope="module", params=ENGINES)
 def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     """The home folder after `sandbox.run`, and what it said."""
     home = tmp_path_factory.mktemp(request.param)

@@ -190,7 +190,7 @@ def _findings(source: Source, kind: Kind, resources: Sequence[Mapping[str, objec
     collector = open_collector(source)
     if kind == "metrics" and not resources and "inventory" in source.connection.collect:
         raise CollectionError(
-            "transient", f"{source.name}: metrics are asked for what the inventory lists, and there is none yet"
+            "not_configured", f"{source.name}: metrics are asked for what the inventory lists, and there is none yet"
         )
     if kind == "inventory":
         return collector.inventory()

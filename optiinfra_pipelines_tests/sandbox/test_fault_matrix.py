@@ -21,6 +21,7 @@ from optiinfra_pipelines.sandbox.fault_matrix import (
     under_fault,
 )
 
+pytestmark = pytest.mark.xdist_group("fault matrix")  # one matrix for all of them
 COMMAND = [sys.executable, "-m", "optiinfra_pipelines.sandbox.fault_matrix"]
 TRANSIENT = ("throttled", "server_error_500", "connection_reset", "timeout", "truncated_json")
 FIRST = datetime(2026, 11, 20)
