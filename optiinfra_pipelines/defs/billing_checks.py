@@ -29,7 +29,8 @@ _FRAME = """
 SELECT CAST(BilledCost AS DOUBLE) AS BilledCost, BillingCurrency, ChargePeriodStart, ChargePeriodEnd,
        BillingPeriodStart, BillingPeriodEnd, date_diff('day', BillingPeriodStart, BillingPeriodEnd) AS billing_days,
        CASE WHEN ChargeCategory = 'Usage' THEN CAST(ListCost AS DOUBLE) END AS list_cost_of_usage,
-       CASE WHEN ChargeCategory = 'Usage' THEN CAST(BilledCost AS DOUBLE) END AS billed_cost_of_usage
+       CASE WHEN ChargeCategory = 'Usage' AND ListCost IS NOT NULL THEN CAST(BilledCost AS DOUBLE) END
+           AS billed_cost_of_usage
 FROM sample
 """
 _INVOICES = """
