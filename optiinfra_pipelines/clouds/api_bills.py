@@ -4,7 +4,6 @@ other bill is, with all that this means: exact digits, rejected rows, totals of 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
@@ -35,26 +34,19 @@ def open_api_bill(source: Source) -> BillSource:
     return cast(BillSource, getattr(import_module(module), name)(source))
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """One period's answer: where it came from, and a hash of all it says."""
-
-    uri: str
-    version: str
-
-
 class AnswerLocation(Location):
-    """A scratch folder with one answer, shown under the API's address; its version changes with its content alone."""
+    """A scratch folder with one answer, shown under the API's address `uri`; `version` is a hash of all it says, so
+    that it changes with the content alone."""
 
-    def __init__(self, folder: Path, answer: _Answer) -> None:
+    def __init__(self, folder: Path, uri: str, version: str) -> None:
         from pyarrow.fs import LocalFileSystem
 
         super().__init__(LocalFileSystem(), str(folder), "")
-        self.uri = answer.uri
-        self._answer = answer
+        self.uri = uri
+        self._version = version
 
     def _object(self, info: "FileInfo") -> StoredObject:
-        return StoredObject(self._answer.uri, info.path, info.size, self._answer.version)
+        return StoredObject(self.uri, info.path, info.size, self._version)
 
 
 @contextmanager
@@ -74,4 +66,4 @@ def fetched(source: Source, period: BillingPeriod) -> Iterator[Location]:
         said = sha256(repr(rows.schema.names).encode())
         for column in rows.columns:
             said.update(repr(column.to_pylist()).encode())
-        yield AnswerLocation(folder, _Answer(address, said.hexdigest()))
+        yield AnswerLocation(folder, address, said.hexdigest())

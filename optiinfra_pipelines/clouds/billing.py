@@ -9,7 +9,7 @@ from time import monotonic
 import pyarrow as pa
 
 from optiinfra_pipelines.clouds.api_bills import fetched, open_api_bill
-from optiinfra_pipelines.clouds.bookkeeping import api_budget, open_source, record_calls
+from optiinfra_pipelines.clouds.bookkeeping import api_budget, credentials_of, open_source, record_calls
 from optiinfra_pipelines.clouds.collecting import Calls
 from optiinfra_pipelines.clouds.collection import mistake
 from optiinfra_pipelines.clouds.focus.layouts import known_periods, period_files
@@ -17,7 +17,7 @@ from optiinfra_pipelines.clouds.focus.loader import Bill, LoadedPeriod, load_per
 from optiinfra_pipelines.clouds.focus.locations import open_location
 from optiinfra_pipelines.customers import Connection, Customer
 from optiinfra_pipelines.errors import CollectionError
-from optiinfra_pipelines.settings import Settings, secret
+from optiinfra_pipelines.settings import Settings
 from optiinfra_pipelines.tables.billing import AWS_BILLING, AZURE_BILLING, FOCUS_BILLING, GCP_BILLING, VULTR_BILLING
 from optiinfra_pipelines.tables.contract import Table
 from optiinfra_pipelines.tables.operations import COLLECTION_RUNS
@@ -52,9 +52,7 @@ def open_bill(customer: Customer, connection: Connection) -> Bill:
     """The connection's bill in files, with its credentials; CollectionError (not_configured) where one is not set."""
     if connection.billing is None:
         raise CollectionError("not_configured", f"connection {customer.id}/{connection.id} has no billing section")
-    owner = f"{customer.id}/{connection.id}"
-    credentials = {field: secret(name, connection=owner) for field, name in connection.credentials.items()}
-    location = open_location(connection.billing, credentials)
+    location = open_location(connection.billing, credentials_of(customer, connection))
     return Bill(customer.id, connection.id, connection.provider, connection.billing, location)
 
 
@@ -116,7 +114,8 @@ def _attempt(
     period: BillingPeriod,
 ) -> Collected:
     started_at, began = datetime.now(UTC), monotonic()
-    calls = api_budget(warehouse, settings, customer, started_at)
+    asks_an_api = connection.billing is not None and connection.billing.is_api
+    calls = api_budget(warehouse, settings, customer, started_at) if asks_an_api else Calls()
     try:
         with _bill(settings, customer, connection, period, calls) as bill:
             outcome = Collected(connection.id, load_period(warehouse, table, bill, period))

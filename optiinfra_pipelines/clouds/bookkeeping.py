@@ -5,6 +5,7 @@ from decimal import Decimal
 from typing import Literal
 
 import pyarrow as pa
+from pydantic import SecretStr
 
 from optiinfra_pipelines.clouds.collecting import Calls, Source, naive_utc
 from optiinfra_pipelines.customers import Connection, Customer
@@ -39,11 +40,16 @@ def record_connections(warehouse: Warehouse, customer: Customer) -> None:
 
 def open_source(settings: Settings, customer: Customer, connection: Connection, calls: Calls) -> Source:
     """The connection with its credentials; CollectionError (not_configured) where one is not set."""
-    owner = f"{customer.id}/{connection.id}"
-    credentials = {name: secret(variable, connection=owner) for name, variable in connection.credentials.items()}
+    credentials = credentials_of(customer, connection)
     return Source(
         customer.id, connection, credentials, calls, timeout=settings.api_timeout, attempts=settings.api_attempts
     )
+
+
+def credentials_of(customer: Customer, connection: Connection) -> dict[str, SecretStr]:
+    """The values of the connection's credentials; CollectionError (not_configured) where one is not set."""
+    owner = f"{customer.id}/{connection.id}"
+    return {name: secret(variable, connection=owner) for name, variable in connection.credentials.items()}
 
 
 def api_budget(warehouse: Warehouse, settings: Settings, customer: Customer, now: datetime) -> Calls:

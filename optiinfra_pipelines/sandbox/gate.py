@@ -43,7 +43,7 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, body: bytes, kinds: Sequence[str] = GATE_KINDS) -> "Fault":
+    def parse(cls, body: bytes, kinds: Sequence[str]) -> "Fault":
         """The fault described by a JSON object with these field names; ValueError where it is not one of `kinds`."""
         try:
             fault = cls(**json.loads(body))
@@ -53,6 +53,10 @@ class Fault:
             raise ValueError(f"kind is one of {', '.join(kinds)}, not {fault.kind}")
         HTTPStatus(fault.status)
         return fault
+
+    def listed(self) -> dict[str, Any]:
+        """The fault as JSON; without what it does not have."""
+        return {name: value for name, value in asdict(self).items() if value or name not in ("seconds", "headers")}
 
 
 class Gate:
@@ -111,7 +115,7 @@ class Gate:
                     return answer_json(start_response, {"error": str(error)}, HTTPStatus.BAD_REQUEST)
             elif environ["REQUEST_METHOD"] == "DELETE":
                 self._faults.clear()
-            return answer_json(start_response, [asdict(fault) for fault in self._faults])
+            return answer_json(start_response, [fault.listed() for fault in self._faults])
 
     def _control_requests(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         with self._lock:
@@ -173,13 +177,19 @@ def _first_half(body: Iterable[bytes]) -> Iterable[bytes]:
     return [whole[: len(whole) // 2]]
 
 
-def serve(application: Any, port: int) -> None:
-    """Serve a WSGI application on loopback until the process ends, and print the address; port 0 takes a free one."""
+def serve(application: Any, port: int, handler: type | None = None) -> None:
+    """Serve a WSGI application on loopback until the process ends, and print the address; port 0 takes a free one.
+
+    `handler` is the application's own werkzeug request handler; without one connections are kept (HTTP/1.1).
+    """
     from werkzeug.serving import WSGIRequestHandler, make_server
 
-    class QuietRequestHandler(WSGIRequestHandler):
-        protocol_version = "HTTP/1.1"  # keeps connections
+    class KeepingRequestHandler(WSGIRequestHandler):
+        protocol_version = "HTTP/1.1"
 
+    base: Any = handler or KeepingRequestHandler
+
+    class QuietRequestHandler(base):
         def log_request(self, *_: Any) -> None:
             """One line a request would drown the sandbox's own output."""
 

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from optiinfra_pipelines.clouds.collecting import Source
-from optiinfra_pipelines.clouds.rest import Api, RetryLater, pages, retry_after, said_of, wait_as_asked
+from optiinfra_pipelines.clouds.rest import Api, RetryLater, pages, retry_after, said_of, trusted, wait_as_asked
 from optiinfra_pipelines.errors import CollectionError, ErrorKind
 
 LOGIN = "https://login.microsoftonline.com"
@@ -227,7 +227,7 @@ class Azure:
 @contextmanager
 def open_azure(source: Source, access: Access) -> Iterator[Azure]:
     """The REST APIs of a connection, with connections kept open while the block lasts."""
-    with httpx.Client() as client:
+    with httpx.Client(verify=trusted()) as client:
         management = source.endpoint("management", MANAGEMENT)
         arm = Api(source, "management", management, client, access.headers)
         bills = Api(source, "cost-management", management, client, access.headers, Decimal)

@@ -4,12 +4,11 @@ What answers mean is in the parsers; the BigQuery client is opened by the bill.
 """
 
 import json
-import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from threading import Lock
 from types import MappingProxyType
 from typing import Any
@@ -18,7 +17,7 @@ import httpx
 
 from optiinfra_pipelines.clouds.collecting import Source
 from optiinfra_pipelines.clouds.gcp.vocabulary import SERIES_PRICE
-from optiinfra_pipelines.clouds.rest import Api, pages
+from optiinfra_pipelines.clouds.rest import Api, pages, trusted
 from optiinfra_pipelines.errors import CollectionError
 from optiinfra_pipelines.windows import Window, as_utc
 
@@ -201,18 +200,13 @@ class GoogleCloud:
 @contextmanager
 def open_cloud(source: Source, access: Access) -> Iterator[GoogleCloud]:
     """The calls of one connection, over HTTP connections that are closed at the end."""
-    with httpx.Client(verify=_trusted(), limits=httpx.Limits(max_connections=8)) as client:
+    with httpx.Client(verify=trusted(), limits=httpx.Limits(max_connections=8)) as client:
         yield GoogleCloud(source, access, client)
 
 
 def told(error: object) -> str:
     """What an error of Google's libraries says; its kind alone where it tells of a header: those hold credentials."""
     return type(error).__name__ if "header" in str(error).lower() else str(error)
-
-
-@cache
-def _trusted() -> ssl.SSLContext:
-    return httpx.create_ssl_context()  # reading the certificates takes 30 ms, half of a small project's inventory
 
 
 def _rfc3339(at: Any) -> str:

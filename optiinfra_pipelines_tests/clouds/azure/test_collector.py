@@ -15,7 +15,8 @@ from optiinfra_pipelines.errors import CollectionError
 from optiinfra_pipelines.sandbox.azure_server import environment, shown_resources, shown_series
 from optiinfra_pipelines.sandbox.fleet import window_starts
 from optiinfra_pipelines.sandbox.fleet_bills import bill_periods, charges
-from optiinfra_pipelines_tests.clouds.azure.conftest import FLEET, SPAN, TODAY, Cloud, OpenSource, rows_of
+from optiinfra_pipelines_tests.clouds.azure.conftest import FLEET, SPAN, TODAY, OpenSource
+from optiinfra_pipelines_tests.clouds.sandbox_cloud import Cloud, rows_of
 
 _SAME = ("account_id", "name", "state", "region", "attached_to")
 

@@ -9,7 +9,8 @@ from optiinfra_pipelines.clouds.collecting import Findings
 from optiinfra_pipelines.errors import CollectionError
 from optiinfra_pipelines.sandbox.azure_server import FAULTS
 from optiinfra_pipelines.sandbox.gate import Fault
-from optiinfra_pipelines_tests.clouds.azure.conftest import SPAN, Cloud, OpenSource, rows_of
+from optiinfra_pipelines_tests.clouds.azure.conftest import SPAN, OpenSource
+from optiinfra_pipelines_tests.clouds.sandbox_cloud import Cloud, rows_of
 
 RECOVERING = (
     *("throttled", "server_error_500", "server_error_503", "connection_reset", "timeout", "truncated_json"),

@@ -10,7 +10,8 @@ from optiinfra_pipelines.sandbox.azure_wire import price_items
 from optiinfra_pipelines.sandbox.fleet_bills import bill_periods
 from optiinfra_pipelines.sandbox.gate import Fault
 from optiinfra_pipelines.windows import BillingPeriod
-from optiinfra_pipelines_tests.clouds.azure.conftest import FLEET, SPAN, TODAY, Cloud, OpenSource, rows_of
+from optiinfra_pipelines_tests.clouds.azure.conftest import FLEET, SPAN, TODAY, OpenSource
+from optiinfra_pipelines_tests.clouds.sandbox_cloud import Cloud, rows_of
 
 PERIOD = BillingPeriod("2026-10")
 

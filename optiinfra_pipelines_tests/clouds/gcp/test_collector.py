@@ -16,7 +16,8 @@ from optiinfra_pipelines.sandbox.fleet import Resource, window_starts
 from optiinfra_pipelines.sandbox.gate import Fault
 from optiinfra_pipelines.sandbox.gcp_server import environment, shown_resources, shown_series
 from optiinfra_pipelines.tables.cloud import INVENTORY, METRICS
-from optiinfra_pipelines_tests.clouds.gcp.conftest import FLEET, SPAN, Cloud, OpenSource, rows_of
+from optiinfra_pipelines_tests.clouds.gcp.conftest import FLEET, SPAN, OpenSource
+from optiinfra_pipelines_tests.clouds.sandbox_cloud import Cloud, rows_of
 
 
 @pytest.mark.parametrize("customer", FLEET.customers)

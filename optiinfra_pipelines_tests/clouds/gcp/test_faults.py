@@ -14,7 +14,8 @@ from optiinfra_pipelines.errors import CollectionError
 from optiinfra_pipelines.sandbox.fleet_bills import bill_periods
 from optiinfra_pipelines.sandbox.gate import Fault
 from optiinfra_pipelines.sandbox.gcp_server import FAULTS
-from optiinfra_pipelines_tests.clouds.gcp.conftest import SPAN, TODAY, Cloud, OpenSource, rows_of, source_at
+from optiinfra_pipelines_tests.clouds.gcp.conftest import SPAN, TODAY, OpenSource, source_at
+from optiinfra_pipelines_tests.clouds.sandbox_cloud import Cloud, rows_of
 
 PERIOD = bill_periods(TODAY)[0]
 WHOLLY = ("clock_skew",)  # what nothing of a connection survives

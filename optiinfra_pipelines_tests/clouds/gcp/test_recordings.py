@@ -15,7 +15,7 @@ from optiinfra_pipelines.clouds.gcp.vocabulary import QUERIES, MetricQuery
 from optiinfra_pipelines.clouds.vocabulary import STATES, MetricMapping
 from optiinfra_pipelines.tables.cloud import INVENTORY
 from optiinfra_pipelines.windows import Window
-from optiinfra_pipelines_tests.clouds.gcp.conftest import rows_of
+from optiinfra_pipelines_tests.clouds.sandbox_cloud import rows_of
 
 NO_LINKS = parser.Links({}, {})
 READERS: dict[str, tuple[str, Callable[[Any], Iterable[dict[str, Any]]]]] = {
