@@ -15,6 +15,7 @@ from optiinfra_pipelines.tables.billing import LINEAGE
 from optiinfra_pipelines.tables.cloud import INVENTORY, METRICS, PRICES
 from optiinfra_pipelines.tables.contract import Column, Table, Type
 from optiinfra_pipelines.tables.focus import FOCUS_1_2, FOCUS_COLUMNS
+from optiinfra_pipelines.tables.llm import LLM_INTERACTIONS
 
 PROJECT = Path(__file__).parent
 _NOTE = "Written by contracts_to_yaml.py from optiinfra_pipelines/tables; change it there."
@@ -50,6 +51,9 @@ def files() -> Mapping[str, str]:
         "models/focus_columns.md": _doc_blocks(_BILLING),
         "models/staging/billing.yml": _model("billing", _STAGING_BILLING, _BILLING),
         "models/staging/metrics.yml": _described_model("metrics", METRICS["aws"].description, METRICS["aws"].columns),
+        "models/staging/llm_interactions.yml": _described_model(
+            "llm_interactions", LLM_INTERACTIONS["aws"].description, LLM_INTERACTIONS["aws"].columns
+        ),
         "models/staging/prices.yml": _described_model("prices", PRICES["aws"].description, PRICES["aws"].columns),
         "models/staging/inventory.yml": _described_model(
             "inventory", INVENTORY["aws"].description, (*INVENTORY["aws"].columns, _IS_CURRENT)

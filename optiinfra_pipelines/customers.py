@@ -8,14 +8,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import urlsplit
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from optiinfra_pipelines.errors import CollectionError
+from optiinfra_pipelines.llm.customer_patterns import checked
+from optiinfra_pipelines.places import (
+    API_BILLS,
+    AWS,
+    AZURE,
+    CREDENTIALS,
+    FILES,
+    LlmSource,
+    Model,
+    Place,
+    Text,
+    web_address,
+)
 from optiinfra_pipelines.tables.focus import FOCUS_COLUMNS
 
 ID_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
@@ -38,35 +50,15 @@ customers:
 
 Item = TypeVar("Item")
 Provider = Literal["aws", "gcp", "azure", "vultr", "focus"]
-Collect = Literal["billing", "metrics", "inventory", "prices"]
+Collect = Literal["billing", "metrics", "inventory", "prices", "llm_interactions"]
+_FROM_PLACES = ("billing", "llm_interactions")  # the rest comes from the provider's own APIs
 Layout = Literal["aws_data_export", "aws_cur", "azure_export", "files"]
 
-_AWS = ("access_key_id", "secret_access_key", "session_token", "role_arn")
-_BLOB = ("account_name", "account_key", "sas_token", "connection_string")
-_AZURE = ("tenant_id", "client_id", "client_secret")
-# What a billing location may need, by its scheme. The last four are bills that an API tells, not files.
-CREDENTIALS: Mapping[str, tuple[str, ...]] = {
-    "s3": _AWS,
-    "gs": ("service_account_json",),
-    "az": _BLOB,
-    "abfss": _BLOB,
-    "": (),
-    "cost-explorer": (*_AWS, "external_id"),
-    "bigquery": ("service_account_json",),
-    "cost-management": _AZURE,
-    "vultr": ("api_key",),
-}
-API_BILLS: Mapping[str, str] = {
-    "cost-explorer": "aws",
-    "bigquery": "gcp",
-    "cost-management": "azure",
-    "vultr": "vultr",
-}
 # What a provider's APIs need for metrics, inventory and prices.
 API_CREDENTIALS: Mapping[str, tuple[str, ...]] = {
-    "aws": (*_AWS, "external_id"),
+    "aws": (*AWS, "external_id"),
     "gcp": ("service_account_json",),
-    "azure": _AZURE,
+    "azure": AZURE,
     "vultr": ("api_key",),
     "focus": (),
 }
@@ -125,14 +117,9 @@ def _not_empty(items: tuple[Item, ...]) -> tuple[Item, ...]:
 
 
 Id = Annotated[str, Field(pattern=ID_PATTERN)]
-Text = Annotated[str, Field(min_length=1)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class BillingSource(_Model):
+class BillingSource(Place):
     """Where a connection's bills are and how they lie there.
 
     `location` is s3://bucket/prefix, gs://bucket/prefix, az://container/path, abfss://container@account.host/path or
@@ -140,41 +127,15 @@ class BillingSource(_Model):
     cost-management://subscription, vultr://invoices. `defaults` are FOCUS columns to fill where the source lacks them.
     """
 
-    location: Text
-    layout: Layout = "files"
-    endpoint_url: str | None = None
-    region: Text | None = None
-    defaults: Mapping[str, str] = Field(default_factory=dict)
+    schemes: ClassVar[tuple[str, ...]] = (*FILES, *API_BILLS)
 
-    @property
-    def scheme(self) -> str:
-        """s3, gs, az or abfss; empty for a local path."""
-        return scheme_of(self.location)
+    layout: Layout = "files"
+    defaults: Mapping[str, str] = Field(default_factory=dict)
 
     @property
     def is_api(self) -> bool:
         """Whether an API tells the bill, and not files."""
         return self.scheme in API_BILLS
-
-    @field_validator("location")
-    @classmethod
-    def _location_is_understood(cls, location: str, info: ValidationInfo) -> str:
-        scheme = scheme_of(location)
-        if scheme not in CREDENTIALS:
-            raise ValueError(f"must begin with {', '.join(f'{each}://' for each in CREDENTIALS if each)}, or be a path")
-        if scheme:
-            _check_remote(scheme, location)
-            return scheme + location[len(scheme) :].rstrip("/")
-        return str((((info.context or {}).get("folder") or Path.cwd()) / Path(location).expanduser()).resolve())
-
-    @field_validator("endpoint_url")
-    @classmethod
-    def _endpoint_is_an_address(cls, url: str | None, info: ValidationInfo) -> str | None:
-        if url is None:
-            return None
-        if scheme_of(info.data.get("location", "s3://")) == "":
-            raise ValueError("has no meaning for a local location; leave it out")
-        return _web_address(url)
 
     @field_validator("defaults")
     @classmethod
@@ -185,27 +146,20 @@ class BillingSource(_Model):
 
 
 def _web_addresses(endpoints: Mapping[str, str]) -> Mapping[str, str]:
-    return {service: _web_address(url) for service, url in endpoints.items()}
+    return {service: web_address(url) for service, url in endpoints.items()}
 
 
-def _web_address(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-        raise ValueError("must be an http:// or https:// address without a user or password")
-    return url.rstrip("/")
-
-
-class PrometheusSource(_Model):
+class PrometheusSource(Model):
     """A Prometheus server that measures the connection's machines, by node, DCGM or vLLM exporters.
 
     `resource_label` is the label whose value (without a port) is the machine's id, name or IP address.
     """
 
-    url: Annotated[str, AfterValidator(_web_address)]
+    url: Annotated[str, AfterValidator(web_address)]
     resource_label: Text = "instance"
 
 
-class Connection(_Model):
+class Connection(Model):
     """One way into one customer's cloud. `accounts` (AWS accounts, GCP projects, Azure subscriptions) empty: every
     account that the location or the credentials show; `regions` empty: every region that is enabled.
 
@@ -222,6 +176,7 @@ class Connection(_Model):
     prometheus: PrometheusSource | None = None
     collect: Annotated[tuple[Collect, ...], AfterValidator(_not_empty)]
     billing: BillingSource | None = Field(default=None, validate_default=True)
+    llm: tuple[LlmSource, ...] = Field(default=(), validate_default=True)
     provider: Provider  # after billing and before credentials: each is checked against what stands above it
     credentials: Mapping[str, Annotated[str, AfterValidator(_variable_name)]] = Field(default_factory=dict)
 
@@ -231,6 +186,15 @@ class Connection(_Model):
         if billing is None and "billing" in info.data.get("collect", ()):
             raise ValueError("is required, because `collect` names billing: say where the bills are")
         return billing
+
+    @field_validator("llm")
+    @classmethod
+    def _llm_is_there(cls, llm: tuple[LlmSource, ...], info: ValidationInfo) -> tuple[LlmSource, ...]:
+        if not llm and "llm_interactions" in info.data.get("collect", ()):
+            raise ValueError("is required, because `collect` names llm_interactions: say where they are logged")
+        if len({each.location for each in llm}) < len(llm):
+            raise ValueError("names one location twice; what is read twice would be counted twice")
+        return llm
 
     @field_validator("provider")
     @classmethod
@@ -250,13 +214,15 @@ class Connection(_Model):
     @classmethod
     def _credentials_fit(cls, credentials: Mapping[str, str], info: ValidationInfo) -> Mapping[str, str]:
         billing: BillingSource | None = info.data.get("billing")
-        apis = any(kind != "billing" for kind in info.data.get("collect", ()))
-        if billing is not None or (apis and "provider" in info.data):
+        llm: tuple[LlmSource, ...] = info.data.get("llm", ())
+        apis = any(kind not in _FROM_PLACES for kind in info.data.get("collect", ()))
+        if billing is not None or llm or (apis and "provider" in info.data):
             allowed = CREDENTIALS[billing.scheme] if billing else ()
+            allowed += tuple(name for each in llm for name in CREDENTIALS[each.scheme])
             allowed += API_CREDENTIALS[info.data.get("provider", "focus")] if apis else ()
             allowed += _PROMETHEUS if info.data.get("prometheus") else ()
             place = "this connection"
-            if billing is not None and not apis:
+            if billing is not None and not apis and not llm:
                 place = f"{billing.scheme}:// locations" if billing.scheme else "a local location"
             unknown = [key for key in credentials if key not in allowed]
             _refuse_keys(unknown, tuple(dict.fromkeys(allowed)), f"is no credential for {place}")
@@ -264,19 +230,45 @@ class Connection(_Model):
         return credentials
 
 
-class Customer(_Model):
+class Application(Model):
+    """One LLM application of a customer, by the id that its interactions carry, where it differs from the settings.
+
+    Of each 15 minutes, model and variant, `sampling_rate` of its interactions are judged, and at least
+    `samples_per_window`; absent: OPTIINFRA_SAMPLING_RATE and OPTIINFRA_SAMPLES_PER_WINDOW.
+    """
+
+    id: Text
+    name: Text | None = None
+    sampling_rate: Annotated[Decimal, Field(ge=0, le=1)] | None = None
+    samples_per_window: Annotated[int, Field(ge=0)] | None = None
+
+
+def _usable(patterns: Mapping[str, str]) -> Mapping[str, str]:
+    checked(patterns, ())
+    return patterns
+
+
+class Customer(Model):
     """One customer and the connections to its clouds; connection ids are unique within the customer.
 
     `api_budget_usd` is what calls that a cloud charges for may cost a UTC day; absent: OPTIINFRA_API_BUDGET_USD.
+    `redact` are regular expressions of what must not leave beside what is always redacted, by placeholder: EMPLOYEE
+    stands in the text as [EMPLOYEE_1].
     """
 
     id: Id
     name: Text
     api_budget_usd: Annotated[Decimal, Field(ge=0, allow_inf_nan=False)] | None = None
+    applications: tuple[Application, ...] = ()
+    redact: Annotated[Mapping[str, str], AfterValidator(_usable)] = Field(default_factory=dict)
     connections: Annotated[tuple[Connection, ...], AfterValidator(_not_empty)]
 
+    def application(self, application_id: str) -> Application:
+        """What customers.yaml says of an application; nothing but its id where it does not name it."""
+        return next((each for each in self.applications if each.id == application_id), Application(id=application_id))
 
-class Customers(_Model):
+
+class Customers(Model):
     """Everything that `customers.yaml` says; customer ids are unique."""
 
     customers: Annotated[tuple[Customer, ...], AfterValidator(_not_empty)]
@@ -325,23 +317,6 @@ def load_customers(path: Path) -> Customers:
     if mistakes:
         raise CustomersFileError.of(path, mistakes)
     return customers
-
-
-def scheme_of(location: str) -> str:
-    """The scheme of a billing location in lower case; empty for a local path."""
-    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", location)
-    return match.group(1).lower() if match else ""
-
-
-def _check_remote(scheme: str, location: str) -> None:
-    parts = urlsplit(location)
-    container, at, host = parts.netloc.rpartition("@")
-    if parts.query or parts.fragment or ":" in parts.netloc or "@" in container or (at and scheme != "abfss"):
-        raise ValueError(
-            f"must be {scheme}:// with bucket and path only; keys and tokens are named under `credentials`"
-        )
-    if not host or (scheme == "abfss" and not container):
-        raise ValueError(f"names no {'container@account' if scheme == 'abfss' else 'bucket or container'}")
 
 
 def _check_pairs(credentials: Mapping[str, str]) -> None:

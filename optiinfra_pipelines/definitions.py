@@ -10,6 +10,7 @@ import dagster as dg
 from optiinfra_pipelines.defs import (
     alerts,
     operations,
+    quality,
     raw_aws,
     raw_azure,
     raw_focus,
@@ -19,7 +20,7 @@ from optiinfra_pipelines.defs import (
 )
 from optiinfra_pipelines.defs.resources import RESOURCES
 
-_IN_ORDER = (raw_aws, raw_gcp, raw_azure, raw_vultr, raw_focus, operations, alerts)
+_IN_ORDER = (raw_aws, raw_gcp, raw_azure, raw_vultr, raw_focus, quality, operations, alerts)
 
 defs = dg.Definitions.merge(
     *map(dg.load_definitions_from_package_module, _IN_ORDER),

@@ -108,6 +108,25 @@ def judge_prices(rows: "pd.DataFrame") -> Verdict:
     )
 
 
+def judge_interactions(rows: "pd.DataFrame") -> Verdict:
+    """Plausible interactions: known states of content, tokens and latencies that exist, most with a text."""
+    import great_expectations.expectations as gxe
+
+    return _judge(
+        "llm_interactions",
+        rows,
+        [
+            gxe.ExpectColumnValuesToBeInSet(
+                column="content_state", value_set=["full", "redacted", "truncated", "missing"]
+            ),
+            gxe.ExpectColumnValuesToBeBetween(column="input_tokens", min_value=0, max_value=10_000_000),
+            gxe.ExpectColumnValuesToBeBetween(column="output_tokens", min_value=0, max_value=10_000_000),
+            gxe.ExpectColumnValuesToBeBetween(column="latency_ms", min_value=0, max_value=3_600_000, mostly=_MOSTLY),
+            gxe.ExpectColumnValuesToBeBetween(column="sampling_unit", min_value=0, max_value=1, strict_max=True),
+        ],
+    )
+
+
 def _judge(suite_name: str, rows: "pd.DataFrame", expectations: "Sequence[Expectation]") -> Verdict:
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "False")
     import great_expectations as gx

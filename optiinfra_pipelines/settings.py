@@ -12,7 +12,7 @@ import textwrap
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from dotenv import dotenv_values
@@ -172,6 +172,93 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="What API calls that clouds charge for may cost a customer on a UTC day, in USD.",
     )
+    keep_unredacted_text: bool = Field(
+        default=False,
+        description=(
+            "Keep prompts and answers in the warehouse as they were logged. What is sent to the judge is redacted in "
+            "any case."
+        ),
+    )
+    redactor: Literal["builtin", "presidio"] = Field(
+        default="builtin",
+        description="Which rules find personal data: the built-in ones, or Presidio's as well (extra `presidio`).",
+    )
+    sampling_rate: Decimal = Field(
+        default=Decimal(1), ge=0, le=1, description="Share of each application's interactions that is judged."
+    )
+    samples_per_window: int = Field(
+        default=20, ge=0, description="Interactions judged at least, per application, model, variant and 15 minutes."
+    )
+    groq_api_key: SecretStr = Field(
+        default=SecretStr(""),
+        validation_alias="GROQ_API_KEY",
+        description="Key of the judge. Without one, nothing is evaluated and runs say so.",
+    )
+    groq_base_url: Annotated[str, AfterValidator(_check_web_url)] = Field(
+        default="https://api.groq.com",
+        validation_alias="GROQ_BASE_URL",
+        description="Address of Groq or of any OpenAI-compatible server, without /openai/v1.",
+    )
+    groq_model: str = Field(
+        default="openai/gpt-oss-20b", validation_alias="GROQ_MODEL", min_length=1, description="Model that judges."
+    )
+    llm_enabled: bool = Field(
+        default=True, validation_alias="LLM_ENABLED", description="false: no call to the judge, and no score."
+    )
+    llm_timeout: float = Field(
+        default=30,
+        gt=0,
+        allow_inf_nan=False,
+        validation_alias="LLM_TIMEOUT",
+        description="Seconds that one answer of the judge may take.",
+    )
+    llm_max_retries: int = Field(
+        default=3, ge=0, validation_alias="LLM_MAX_RETRIES", description="How often one call is repeated at most."
+    )
+    llm_concurrency: int = Field(
+        default=32, ge=1, le=256, validation_alias="LLM_CONCURRENCY", description="Calls to the judge at one time."
+    )
+    llm_requests_per_minute: int | None = Field(
+        default=None, ge=1, validation_alias="LLM_REQUESTS_PER_MINUTE", description="Limit of the judge's account."
+    )
+    llm_tokens_per_minute: int | None = Field(
+        default=None, ge=1, validation_alias="LLM_TOKENS_PER_MINUTE", description="Limit of the judge's account."
+    )
+    llm_requests_per_day: int | None = Field(
+        default=None, ge=1, validation_alias="LLM_REQUESTS_PER_DAY", description="Limit of the judge's account."
+    )
+    llm_tokens_per_day: int | None = Field(
+        default=None,
+        ge=1,
+        validation_alias="LLM_TOKENS_PER_DAY",
+        description="Limit of the judge's account; Groq's free plan: 200000, which no answer tells.",
+    )
+    llm_budget_usd_per_day: Decimal = Field(
+        default=Decimal(5),
+        ge=0,
+        allow_inf_nan=False,
+        validation_alias="LLM_BUDGET_USD_PER_DAY",
+        description="What the judge may cost on a UTC day, all customers together.",
+    )
+    llm_budget_usd_per_run: Decimal = Field(
+        default=Decimal(1),
+        ge=0,
+        allow_inf_nan=False,
+        validation_alias="LLM_BUDGET_USD_PER_RUN",
+        description="What the judge may cost in one run.",
+    )
+    llm_price_input: Decimal | None = Field(
+        default=None,
+        ge=0,
+        validation_alias="LLM_PRICE_INPUT",
+        description="USD per million tokens sent; needed for models whose price is not built in.",
+    )
+    llm_price_cached: Decimal | None = Field(
+        default=None, ge=0, validation_alias="LLM_PRICE_CACHED", description="The same of tokens that were cached."
+    )
+    llm_price_output: Decimal | None = Field(
+        default=None, ge=0, validation_alias="LLM_PRICE_OUTPUT", description="The same of tokens answered."
+    )
     duckdb_memory_limit: str = Field(
         default="1GB", pattern=_MEMORY, description="Memory that one DuckDB connection may use."
     )
@@ -235,7 +322,11 @@ def secret(name: str, *, connection: str) -> SecretStr:
 
 
 def _variable(field: str) -> str:
-    return PREFIX + field.upper()
+    """The environment variable of a field; what other tools read as well goes by their name for it."""
+    known = Settings.model_fields.get(field)
+    if known is None:
+        return field  # pydantic names a field by its alias where it has one
+    return str(known.validation_alias or PREFIX + field.upper())
 
 
 def _message(mistake: Any) -> str:

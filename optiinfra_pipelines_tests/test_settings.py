@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -162,7 +163,7 @@ def test_the_env_example_changes_nothing_when_it_is_used_as_it_is(tmp_path: Path
     defaults = load_settings()
     (tmp_path / ".env").write_text(env_example())
     assert load_settings() == defaults
-    uncommented = [line.removeprefix("# ") for line in env_example().splitlines() if line.startswith("# OPTIINFRA_")]
+    uncommented = re.findall(r"^# ([A-Z][A-Z_]+=.*)$", env_example(), re.MULTILINE)
     assert len(uncommented) == len(Settings.model_fields)
     (tmp_path / ".env").write_text("\n".join(uncommented))
     assert load_settings() == defaults
@@ -173,7 +174,7 @@ def test_help_names_every_variable_with_its_default_and_description(capsys: pyte
         main(["--help"])
     printed = " ".join(capsys.readouterr().out.split())
     for name, field in Settings.model_fields.items():
-        assert f"OPTIINFRA_{name.upper()}" in printed
+        assert str(field.validation_alias or f"OPTIINFRA_{name.upper()}") in printed
         assert field.description
         assert field.description in printed
     assert "OPTIINFRA_DUCKDB_LOCK_TIMEOUT [120]" in printed

@@ -77,3 +77,22 @@
 {% macro sum_bigint(column) %}{{ return(adapter.dispatch('sum_bigint')(column)) }}{% endmacro %}
 {% macro default__sum_bigint(column) %}{{ return('cast(sum(' ~ column ~ ') as bigint)') }}{% endmacro %}
 {% macro clickhouse__sum_bigint(column) %}{{ return('sum(' ~ column ~ ')') }}{% endmacro %}
+
+{#- The UTC hour that a timestamp lies in, as a timestamp. -#}
+{% macro utc_hour(timestamp) %}{{ return(adapter.dispatch('utc_hour')(timestamp)) }}{% endmacro %}
+{% macro default__utc_hour(timestamp) %}{{ return("date_trunc('hour', " ~ timestamp ~ ")") }}{% endmacro %}
+{% macro clickhouse__utc_hour(timestamp) %}{{ return('toStartOfHour(' ~ timestamp ~ ')') }}{% endmacro %}
+
+{#- The exact quantile, between two values where it falls between them; null of nothing. -#}
+{% macro quantile(column, level) %}{{ return(adapter.dispatch('quantile')(column, level)) }}{% endmacro %}
+{% macro default__quantile(column, level) %}{{ return('quantile_cont(' ~ column ~ ', ' ~ level ~ ')') }}{% endmacro %}
+{% macro clickhouse__quantile(column, level) -%}
+    {{ return('quantileExactInclusiveOrNull(' ~ level ~ ')(' ~ column ~ ')') }}
+{%- endmacro %}
+
+{#- The standard deviation of a sample; null of fewer than two values. -#}
+{% macro sample_deviation(column) %}{{ return(adapter.dispatch('sample_deviation')(column)) }}{% endmacro %}
+{% macro default__sample_deviation(column) %}{{ return('stddev_samp(' ~ column ~ ')') }}{% endmacro %}
+{% macro clickhouse__sample_deviation(column) -%}
+    {{ return('if(count(' ~ column ~ ') > 1, stddevSampStable(' ~ column ~ '), null)') }}
+{%- endmacro %}

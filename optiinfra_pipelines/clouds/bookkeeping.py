@@ -2,13 +2,12 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Literal
 
 import pyarrow as pa
 from pydantic import SecretStr
 
 from optiinfra_pipelines.clouds.collecting import Calls, Source, naive_utc
-from optiinfra_pipelines.customers import Connection, Customer
+from optiinfra_pipelines.customers import Collect, Connection, Customer
 from optiinfra_pipelines.settings import Settings, secret
 from optiinfra_pipelines.tables.operations import API_CALLS, CONNECTIONS
 from optiinfra_pipelines.warehouse.protocol import Warehouse
@@ -67,7 +66,7 @@ def record_calls(
     warehouse: Warehouse,
     customer: Customer,
     connection: Connection,
-    kind: Literal["billing", "metrics", "inventory", "prices"],
+    kind: Collect,
     calls: Calls,
     now: datetime,
 ) -> None:

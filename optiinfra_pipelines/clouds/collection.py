@@ -1,5 +1,6 @@
-"""Collecting metrics, inventory and prices: which windows are due, every connection asked, rows judged and written,
-each attempt recorded. How a cloud is asked is in `clouds/<provider>/`; schedules and results are Dagster's business.
+"""Collecting metrics, inventory, prices and LLM interactions: which windows are due, every connection asked, rows
+judged and written, each attempt recorded. How a cloud is asked is in `clouds/<provider>/`; schedules and results are
+Dagster's business.
 """
 
 import json
@@ -24,15 +25,25 @@ from optiinfra_pipelines.errors import CollectionError, ErrorKind
 from optiinfra_pipelines.settings import Settings
 from optiinfra_pipelines.tables.cloud import INVENTORY, METRICS, PRICES, CloudProvider
 from optiinfra_pipelines.tables.contract import Table, Type
+from optiinfra_pipelines.tables.llm import LLM_INTERACTIONS
 from optiinfra_pipelines.tables.operations import COLLECTION_RUNS, REJECTED_ROWS
 from optiinfra_pipelines.warehouse.protocol import Warehouse, WarehouseError
 from optiinfra_pipelines.windows import DAY, WINDOW, Window, floor_day, floor_window, windows
 
-Kind = Literal["metrics", "inventory", "prices"]
-TABLES: Mapping[Kind, Mapping[CloudProvider, Table]] = {"metrics": METRICS, "inventory": INVENTORY, "prices": PRICES}
+Kind = Literal["metrics", "inventory", "prices", "llm_interactions"]
+TABLES: Mapping[Kind, Mapping[CloudProvider, Table]] = {
+    "metrics": METRICS,
+    "inventory": INVENTORY,
+    "prices": PRICES,
+    "llm_interactions": LLM_INTERACTIONS,
+}
+WINDOWED: tuple[Kind, ...] = ("metrics", "llm_interactions")  # what is told of each 15 minutes, and later as well
 # Clouds deliver some points late: CloudWatch and Cloud Monitoring within minutes, guest agents within the hour. A
 # window that was read before it was this old is read once more.
 SETTLED = timedelta(hours=1)
+# Logs of interactions are delivered some minutes after the fact: a window is not read before most of it is there.
+COMPLETE = timedelta(minutes=5)
+_TEXTS_AT_ONCE = timedelta(hours=4)
 _COLLECTORS: Mapping[str, tuple[str, str]] = {
     "aws": ("optiinfra_pipelines.clouds.aws.collector", "AwsCollector"),
     "gcp": ("optiinfra_pipelines.clouds.gcp.collector", "GcpCollector"),
@@ -57,6 +68,15 @@ class Attempt:
     requests: int = 0
     price: Decimal = Decimal(0)
     error: CollectionError | WarehouseError | None = None
+
+    def add(self, other: "Attempt") -> None:
+        """Add what a later part of the same collection brought; the first error stays."""
+        self.windows += other.windows
+        self.rows += other.rows
+        self.rows_rejected += other.rows_rejected
+        self.requests += other.requests
+        self.price += other.price
+        self.error = self.error or other.error
 
 
 def open_collector(source: Source) -> Collector:
@@ -94,32 +114,50 @@ def collect_day(
             if due[each.id] and kind == "metrics"
         }
         calls = api_budget(held, settings, customer, now)
-    asked = [
-        _ask(settings, customer, each, kind, due[each.id], known.get(each.id, ()), calls)
-        for each in connections
-        if due[each.id]
-    ]
-    if asked:
+    done = {each.id: Attempt(each.id) for each in connections}
+    for part in _parts(kind, due):
+        asked = [
+            _ask(settings, customer, each, kind, part[each.id], known.get(each.id, ()), calls)
+            for each in connections
+            if part.get(each.id)
+        ]
         with warehouse.session() as held:
             for answer in asked:
                 _write(held, customer, kind, answer, now)
-    done = {answer.attempt.connection_id: answer.attempt for answer in asked}
-    return [done.get(each.id, Attempt(each.id)) for each in connections]
+        for answer in asked:
+            done[answer.attempt.connection_id].add(answer.attempt)
+    return list(done.values())
+
+
+def _parts(kind: Kind, due: Mapping[str, list[Window]]) -> Iterator[dict[str, list[Window]]]:
+    """What is asked and written at one time, by connection: texts of a whole day would not fit into memory."""
+    if kind != "llm_interactions":
+        yield from [dict(due)] if any(due.values()) else []
+        return
+    starts = sorted({window.start for windows in due.values() for window in windows})
+    while starts:
+        until = starts[0] + _TEXTS_AT_ONCE
+        yield {
+            connection: [each for each in windows if starts[0] <= each.start < until]
+            for connection, windows in due.items()
+        }
+        starts = [start for start in starts if start >= until]
 
 
 def due_windows(kind: Kind, day: Window, now: datetime, tried: Iterable[tuple[datetime, datetime]]) -> list[Window]:
     """The windows of `day` to collect at `now`, oldest first. `tried`: (window start, begin) of successful attempts.
 
-    Metrics: each 15 minutes that are over and were not read, or not read since they settled. Inventory and prices are
-    only to be had of now: the current 15 minutes, or the current day, once.
+    Metrics and interactions: each 15 minutes that are over and were not read, or not read since they settled.
+    Inventory and prices are only to be had of now: the current 15 minutes, or the current day, once.
     """
     newest: dict[datetime, datetime] = {}
     for start, began in tried:
         newest[start] = max(began, newest.get(start, began))
-    if kind == "metrics":
+    if kind in WINDOWED:
+        buffer = COMPLETE if kind == "llm_interactions" else timedelta(0)
         return [
             window
-            for window in windows(day.start, min(day.end, floor_window(now)))
+            for window in windows(day.start, min(day.end, floor_window(now - buffer)))
             if window.start not in newest or newest[window.start] < window.end + SETTLED <= now
         ]
     if not day.contains(now):
@@ -137,7 +175,7 @@ def _tried(
     rows = warehouse.query(
         "SELECT connection_id, window_start, max(started_at) AS began"
         f" FROM {warehouse.name(COLLECTION_RUNS)} r WHERE customer_id = $customer AND kind = $kind"
-        f" AND {_READ if kind == 'metrics' else _SUCCEEDED}"
+        f" AND {_READ if kind in WINDOWED else _SUCCEEDED}"
         " AND window_start >= $start AND window_start < $end GROUP BY connection_id, window_start"
         f" HAVING count(*) > 1 OR max(CASE WHEN {_SUCCEEDED} THEN 1 ELSE 0 END) = 1",
         {"customer": customer.id, "kind": kind, "start": naive_utc(day.start), "end": naive_utc(day.end)},
@@ -172,7 +210,12 @@ def _ask(
     answer = _Answer(connection, Attempt(connection.id, due), Findings(), Calls(day_calls.left, day_calls.budget))
     try:
         source = open_source(settings, customer, connection, answer.calls)
-        answer.findings = _findings(source, kind, resources, Window(due[0].start, due[-1].end))
+        span = Window(due[0].start, due[-1].end)
+        answer.findings = (
+            _llm_findings(source, settings, customer, span)
+            if kind == "llm_interactions"
+            else _findings(source, kind, resources, span)
+        )
         answer.attempt.error = _joined(answer.findings.failures)
     except CollectionError as error:
         answer.attempt.error = error
@@ -204,6 +247,14 @@ def _findings(source: Source, kind: Kind, resources: Sequence[Mapping[str, objec
         with findings.part():
             findings.add(prometheus_metrics(source, table, resources, span))
     return findings
+
+
+def _llm_findings(source: Source, settings: Settings, customer: Customer, span: Window) -> Findings:
+    """The interactions of `span` that the connection's places hold."""
+    from optiinfra_pipelines.llm.collecting import llm_interactions
+
+    table = LLM_INTERACTIONS[cast(CloudProvider, source.connection.provider)]
+    return llm_interactions(source, table, settings, customer, span)
 
 
 def known_resources(
@@ -240,9 +291,9 @@ def _write_rows(warehouse: Warehouse, customer: Customer, kind: Kind, answer: _A
     table = TABLES[kind][cast(CloudProvider, connection.provider)]
     found = answer.findings.tables or [collected_schema(table).empty_table()]
     rows = _with_owner(table, pa.concat_tables(found), customer, connection, due, now)
-    if kind == "metrics":
+    if kind in WINDOWED:
         rows = rows.filter(_not_held(rows, due))
-    good, reasons = judge(table, rows, due if kind == "metrics" else ())
+    good, reasons = judge(table, rows, due if kind in WINDOWED else ())
     bad = rows.filter(pc.invert(good))
     kept = rows.filter(good)
     attempt.rows = warehouse.upsert(table, kept) if kept.num_rows else 0
@@ -299,8 +350,7 @@ def judge(table: Table, rows: pa.Table, due: Sequence[Window]) -> tuple[pa.Array
     if due:
         first, last = naive_utc(due[0].start), naive_utc(due[-1].end)
         start = rows.column("window_start")
-        lengths = pc.cast(pc.multiply(rows.column("window_seconds"), 1_000_000), pa.duration("us"))
-        end = pc.add(start, lengths)
+        end = pc.add(start, _lengths(rows))
         inside = pc.and_(pc.greater(end, pa.scalar(first)), pc.less_equal(end, pa.scalar(last)))
         broken.append((_OUTSIDE, pc.invert(pc.fill_null(inside, False))))
     reasons: list[str | None] = [None] * rows.num_rows
@@ -313,6 +363,13 @@ def judge(table: Table, rows: pa.Table, due: Sequence[Window]) -> tuple[pa.Array
     return good, reasons
 
 
+def _lengths(rows: pa.Table) -> pa.Array | pa.Scalar:
+    """How long each row's window is; that of an interaction is the 15 minutes that it lies in."""
+    if "window_seconds" not in rows.schema.names:
+        return pa.scalar(WINDOW, pa.duration("us"))
+    return pc.cast(pc.multiply(rows.column("window_seconds"), 1_000_000), pa.duration("us"))
+
+
 def _not_held(rows: pa.Table, due: Sequence[Window]) -> pa.Array:
     """A mask: all but the 15-minute windows between the due ones, which came along with them and are held."""
     asked = {naive_utc(window.start) for window in due}
@@ -322,7 +379,7 @@ def _not_held(rows: pa.Table, due: Sequence[Window]) -> pa.Array:
         if start not in asked
     ]
     held = pc.is_in(rows.column("window_start"), pa.array(between, pa.timestamp("us")))
-    return pc.invert(pc.and_(held, pc.equal(rows.column("window_seconds"), int(WINDOW.total_seconds()))))
+    return pc.invert(pc.and_(held, pc.equal(_lengths(rows), pa.scalar(WINDOW, pa.duration("us")))))
 
 
 def _with_reasons(rows: pa.Table, reasons: Sequence[str | None]) -> Iterable[tuple[Mapping[str, object], str]]:
@@ -412,16 +469,16 @@ def _shares(attempt: Attempt) -> Iterator[tuple[Window, int, int]]:
         )
 
 
-def days_with_gaps(warehouse: Warehouse, customer: Customer, now: datetime, days: int) -> list[Window]:
-    """Earlier days, `days` of them at most, of which metrics are due: of connections that had been tried by then."""
+def days_with_gaps(warehouse: Warehouse, customer: Customer, kind: Kind, now: datetime, days: int) -> list[Window]:
+    """Earlier days, `days` of them at most, of which `kind` is due: of connections that had been tried by then."""
     today = floor_day(now)
     tried = warehouse.query(
         f"SELECT connection_id, window_start, max(CASE WHEN {_READ} THEN started_at END) AS began"
-        f" FROM {warehouse.name(COLLECTION_RUNS)} r WHERE customer_id = $customer AND kind = 'metrics'"
+        f" FROM {warehouse.name(COLLECTION_RUNS)} r WHERE customer_id = $customer AND kind = $kind"
         " AND window_start >= $start GROUP BY connection_id, window_start",
-        {"customer": customer.id, "start": naive_utc(today - days * DAY)},
+        {"customer": customer.id, "kind": kind, "start": naive_utc(today - days * DAY)},
     ).to_pylist()
-    named = {each.id for each in customer.connections if "metrics" in each.collect}
+    named = {each.id for each in customer.connections if kind in each.collect}
     found = []
     for back in range(days, 0, -1):
         day = Window(today - back * DAY, today - (back - 1) * DAY)
@@ -429,7 +486,7 @@ def days_with_gaps(warehouse: Warehouse, customer: Customer, now: datetime, days
             own = [row for row in tried if row["connection_id"] == connection]
             since = [row["window_start"] for row in own if row["window_start"] < day.end]
             read = [(row["window_start"], row["began"]) for row in own if row["began"] is not None]
-            if since and any(window.start >= min(since) for window in due_windows("metrics", day, now, read)):
+            if since and any(window.start >= min(since) for window in due_windows(kind, day, now, read)):
                 found.append(day)
                 break
     return found

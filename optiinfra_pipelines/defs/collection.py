@@ -1,4 +1,4 @@
-"""What the assets of metrics, inventory and prices share: one customer's day of one provider, made a result."""
+"""What the assets of metrics, inventory, prices and LLM interactions share: one customer's day of one provider."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -15,6 +15,9 @@ from optiinfra_pipelines.tables.cloud import CloudProvider
 _FRESHNESS = {
     "metrics": dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=2), warn_window=timedelta(minutes=45)),
     "inventory": dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=2), warn_window=timedelta(minutes=45)),
+    "llm_interactions": dg.FreshnessPolicy.time_window(
+        fail_window=timedelta(hours=2), warn_window=timedelta(minutes=45)
+    ),
     "prices": dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=72), warn_window=timedelta(hours=30)),
 }
 

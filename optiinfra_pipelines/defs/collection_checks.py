@@ -1,4 +1,4 @@
-"""The checks of metrics, inventory and prices, per customer and day: contract, gaps, plausible values, vocabulary."""
+"""The checks of what is collected by day, per customer: contract, gaps, plausible values, vocabulary."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
-from optiinfra_pipelines.clouds.collection import TABLES, Kind, due_windows
+from optiinfra_pipelines.clouds.collection import TABLES, WINDOWED, Kind, due_windows
 from optiinfra_pipelines.clouds.vocabulary import GPU_MODELS, METRICS, RESOURCE_TYPES, STATES
 from optiinfra_pipelines.defs.partitions import CUSTOMER_DAYS, customer_and_day
 from optiinfra_pipelines.defs.rendering import check_result
 from optiinfra_pipelines.defs.warehouse_resource import WarehouseResource
-from optiinfra_pipelines.expectations import judge_inventory, judge_metrics, judge_prices
+from optiinfra_pipelines.expectations import judge_interactions, judge_inventory, judge_metrics, judge_prices
 from optiinfra_pipelines.tables.cloud import CloudProvider
 from optiinfra_pipelines.tables.contract import Table
 from optiinfra_pipelines.tables.operations import COLLECTION_RUNS
@@ -27,12 +27,23 @@ from optiinfra_pipelines.verdicts import (
 from optiinfra_pipelines.warehouse.protocol import Warehouse
 from optiinfra_pipelines.windows import DAY, Window
 
-DAY_COLUMN: Mapping[Kind, str] = {"metrics": "window_start", "inventory": "snapshot_day", "prices": "price_day"}
+DAY_COLUMN: Mapping[Kind, str] = {
+    "metrics": "window_start",
+    "inventory": "snapshot_day",
+    "prices": "price_day",
+    "llm_interactions": "window_start",
+}
 _SAMPLE = 20_000  # rows that the expectations look at
-_JUDGES = {"metrics": judge_metrics, "inventory": judge_inventory, "prices": judge_prices}
+_JUDGES = {
+    "metrics": judge_metrics,
+    "inventory": judge_inventory,
+    "prices": judge_prices,
+    "llm_interactions": judge_interactions,
+}
 _FRAMES: Mapping[Kind, str] = {
     "metrics": "SELECT metric_name, unit, statistic, value, window_seconds FROM sample",
     "inventory": "SELECT resource_type, resource_id, vcpus, memory_gib, storage_gib FROM sample",
+    "llm_interactions": "SELECT content_state, input_tokens, output_tokens, latency_ms, sampling_unit FROM sample",
     "prices": "SELECT CAST(price AS DOUBLE) AS price, currency, unit, price_type FROM sample",
 }
 
@@ -40,10 +51,10 @@ Judge = Callable[[Warehouse, Table, str, Window], Verdict]
 
 
 def collection_checks(provider: CloudProvider) -> Sequence[dg.AssetChecksDefinition]:
-    """The checks of a provider's three tables, each evaluated for the partition that was materialised."""
+    """The checks of a provider's four tables, each evaluated for the partition that was materialised."""
     return [
         *(_check(provider, kind, f"{kind}_follows_contract", _follows_contract, blocking=True) for kind in TABLES),
-        _check(provider, "metrics", "metrics_have_no_gap", _no_gap),
+        *(_check(provider, kind, f"{kind}_have_no_gap", _no_gap) for kind in WINDOWED),
         _check(provider, "metrics", "metrics_are_plausible", _plausible),
         _check(provider, "metrics", "metrics_speak_the_vocabulary", _metric_words),
         _check(provider, "inventory", "inventory_speaks_the_vocabulary", _inventory_words),
@@ -94,14 +105,16 @@ def _follows_contract(warehouse: Warehouse, table: Table, customer_id: str, day:
 
 def _no_gap(warehouse: Warehouse, table: Table, customer_id: str, day: Window) -> Verdict:
     """Each 15-minute window of the day that is over was collected from every connection that ever succeeded."""
+    kind = _kind(table)
     rows = warehouse.query(
         "SELECT connection_id, window_start, max(started_at) AS began"
-        f" FROM {warehouse.name(COLLECTION_RUNS)} r WHERE kind = 'metrics' AND status <> 'failed'"
+        f" FROM {warehouse.name(COLLECTION_RUNS)} r WHERE kind = $kind AND status <> 'failed'"
         " AND customer_id = $customer AND provider = $provider AND window_start >= $start AND window_start < $end"
         " GROUP BY connection_id, window_start",
         {
+            "kind": kind,
             "customer": customer_id,
-            "provider": table.name.removesuffix("_metrics"),
+            "provider": table.name.removesuffix(f"_{kind}"),
             "start": day.start.replace(tzinfo=None),
             "end": day.end.replace(tzinfo=None),
         },
@@ -112,7 +125,7 @@ def _no_gap(warehouse: Warehouse, table: Table, customer_id: str, day: Window) -
     now = datetime.now(UTC)
     return gaps(
         {
-            connection: [window.start for window in due_windows("metrics", day, now, [(at, now) for at in starts])]
+            connection: [window.start for window in due_windows(kind, day, now, [(at, now) for at in starts])]
             for connection, starts in held.items()
         }
     )

@@ -1,5 +1,5 @@
 """`python -m optiinfra_pipelines.defs.materialize`: every month of every customer's bills, inventory and prices of now,
-the metrics of the last days, then the marts and the checks.
+the metrics and LLM interactions of the last days and their scores, then the marts and the checks.
 
 The same jobs as the schedules run, one after the other in this process and into the same instance, so the UI shows
 them; `--bills-only` leaves everything but the bills out. Ends 0 when every run succeeded; a failed check is a finding,
@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.progress import track
 
 from optiinfra_pipelines.clouds.billing import TABLE_OF, billing_connections, months_of
-from optiinfra_pipelines.clouds.collection import Kind
+from optiinfra_pipelines.clouds.collection import WINDOWED, Kind
 from optiinfra_pipelines.customers import Customer, Customers, load_customers
 from optiinfra_pipelines.defs.partitions import day_key, partition_key
+from optiinfra_pipelines.defs.quality.assets import SCORED
 from optiinfra_pipelines.defs.schedules import day_assets
 from optiinfra_pipelines.defs.warehouse_resource import WarehouseResource
 from optiinfra_pipelines.errors import CollectionError
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Materialise everything that customers.yaml names; 0 when every run succeeded."""
     parser = argparse.ArgumentParser(prog="python -m optiinfra_pipelines.defs.materialize", description=__doc__)
     parser.add_argument("--bills-only", action="store_true", help="collect the bills and nothing else")
-    parser.add_argument("--days", type=int, default=14, help="UTC days of metrics, today among them (14)")
+    parser.add_argument("--days", type=int, default=14, help="UTC days, today among them (14)")
     options = parser.parse_args(arguments)
     console = Console(stderr=True)
     try:
@@ -100,21 +101,24 @@ def _bills(instance: dg.DagsterInstance, months: Months, console: Console) -> It
 def _days(
     instance: dg.DagsterInstance, customers: Customers, days: int, console: Console
 ) -> Iterator[tuple[str, bool]]:
-    """Now first, for metrics are asked for what the inventory lists; then the metrics of the days before."""
+    """Now first, for metrics are asked for what the inventory lists; then the days before, and the scores of all."""
     from optiinfra_pipelines.definitions import defs
 
     today = floor_day(datetime.now(UTC))
-    wanted: list[tuple[str, Customer, datetime, tuple[Kind, ...]]] = []
+    wanted: list[tuple[str, Customer, datetime, list[dg.AssetKey]]] = []
     for customer in customers.customers:
-        wanted += [
-            ("collection_job", customer, today, ("inventory", "metrics")),
-            ("prices_job", customer, today, ("prices",)),
-            *(("metrics_backfill_job", customer, today - back * DAY, ("metrics",)) for back in range(1, days)),
+        given: list[tuple[str, datetime, tuple[Kind, ...]]] = [
+            ("collection_job", today, ("inventory", *WINDOWED)),
+            ("prices_job", today, ("prices",)),
+            *(("backfill_job", today - back * DAY, WINDOWED) for back in range(1, days)),
         ]
-    for job_name, customer, day, kinds in track(
-        wanted, "collecting clouds", console=console, disable=not console.is_terminal
+        wanted += [(job_name, customer, day, day_assets(customer, kinds)) for job_name, day, kinds in given]
+        if day_assets(customer, ("llm_interactions",)):
+            scored = [dg.AssetKey([table.schema, table.name]) for table in SCORED]
+            wanted += [("scoring_job", customer, today - back * DAY, scored) for back in reversed(range(days))]
+    for job_name, customer, day, assets in track(
+        wanted, "collecting clouds, asking the judge", console=console, disable=not console.is_terminal
     ):
-        assets = day_assets(customer, kinds)
         if not assets:
             continue
         instance.add_dynamic_partitions("customer", [customer.id])

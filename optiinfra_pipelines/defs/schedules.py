@@ -1,5 +1,5 @@
-"""When collecting runs: metrics and inventory each quarter of an hour, bills hourly, prices daily, one run a customer;
-late restatements as their sources list them; standing checks."""
+"""When collecting runs: metrics, inventory and interactions each quarter of an hour, and scoring after them; bills
+hourly, prices daily, one run a customer; late restatements as their sources list them; standing checks."""
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -8,7 +8,14 @@ from time import monotonic
 import dagster as dg
 
 from optiinfra_pipelines.clouds.billing import TABLE_OF, billing_connections, changed_periods
-from optiinfra_pipelines.clouds.collection import SETTLED, TABLES, Kind, collecting_connections, days_with_gaps
+from optiinfra_pipelines.clouds.collection import (
+    SETTLED,
+    TABLES,
+    WINDOWED,
+    Kind,
+    collecting_connections,
+    days_with_gaps,
+)
 from optiinfra_pipelines.customers import Customer
 from optiinfra_pipelines.defs.collection_checks import expectation_keys
 from optiinfra_pipelines.defs.partitions import (
@@ -18,8 +25,10 @@ from optiinfra_pipelines.defs.partitions import (
     day_key,
     partition_key,
 )
+from optiinfra_pipelines.defs.quality.assets import SCORED
 from optiinfra_pipelines.defs.warehouse_resource import CustomersResource, WarehouseResource
 from optiinfra_pipelines.errors import CollectionError
+from optiinfra_pipelines.llm.sampling import days_waiting
 from optiinfra_pipelines.tables.cloud import CLOUD_PROVIDERS
 from optiinfra_pipelines.tables.contract import Table
 from optiinfra_pipelines.warehouse.protocol import WarehouseError
@@ -29,7 +38,7 @@ _DAYS_BACK = 3  # that a gap is filled by itself; older ones are backfilled by h
 _LISTING_SECONDS = 40  # of the 60 that a tick has
 _UNDER_WAY = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 
-_EACH_TICK: tuple[Kind, ...] = ("inventory", "metrics")
+_EACH_TICK: tuple[Kind, ...] = ("inventory", "metrics", "llm_interactions")
 
 billing_job = dg.define_asset_job(
     "billing_job",
@@ -44,21 +53,27 @@ collection_job = dg.define_asset_job(
     )
     - dg.AssetSelection.checks(*expectation_keys(_EACH_TICK)),
     partitions_def=CUSTOMER_DAYS,
-    description="Collects one customer's inventory, and the metrics of one day that are due, from every connection.",
+    description="Collects one customer's inventory, and what is due of one day's metrics and LLM interactions.",
 )
 expectations_job = dg.define_asset_job(
     "expectations_job",
     selection=dg.AssetSelection.checks(*expectation_keys(_EACH_TICK)),
     partitions_def=CUSTOMER_DAYS,
-    description="Judges one customer's metrics and inventory of one day by Great Expectations suites.",
+    description="Judges one customer's metrics, inventory and interactions of one day by Great Expectations suites.",
 )
-metrics_backfill_job = dg.define_asset_job(
-    "metrics_backfill_job",
+backfill_job = dg.define_asset_job(
+    "backfill_job",
     selection=dg.AssetSelection.assets(
-        *[["raw", TABLES["metrics"][provider].name] for provider in CLOUD_PROVIDERS]
+        *[["raw", TABLES[kind][provider].name] for kind in WINDOWED for provider in CLOUD_PROVIDERS]
     ).without_checks(),
     partitions_def=CUSTOMER_DAYS,
-    description="Collects the metrics of days gone by, which were not collected when they were today.",
+    description="Collects the metrics and interactions of days gone by that were not collected when they were today.",
+)
+scoring_job = dg.define_asset_job(
+    "scoring_job",
+    selection=dg.AssetSelection.assets(*[[table.schema, table.name] for table in SCORED]),
+    partitions_def=CUSTOMER_DAYS,
+    description="Measures one customer's interactions of one day, and puts what is in the sample before the judge.",
 )
 prices_job = dg.define_asset_job(
     "prices_job",
@@ -68,8 +83,10 @@ prices_job = dg.define_asset_job(
 )
 standing_checks_job = dg.define_asset_job(
     "standing_checks_job",
-    selection=dg.AssetSelection.checks_for_assets(["raw", "collection_runs"], ["raw", "loads"]),
-    description="Judges what is true now: whether every connection is collected, whether the ledger is in order.",
+    selection=dg.AssetSelection.checks_for_assets(
+        ["raw", "collection_runs"], ["raw", "loads"], ["quality", "judge_calibrations"]
+    ),
+    description="Judges what is true now: is every connection collected, the ledger in order, the judge calibrated.",
 )
 standing_checks_schedule = dg.ScheduleDefinition(
     name="standing_checks_schedule",
@@ -100,22 +117,51 @@ def billing_schedule(
 def collection_schedule(
     context: dg.ScheduleEvaluationContext, customers: CustomersResource, warehouse: WarehouseResource
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """Each quarter of an hour: inventory, and the metrics that are due: of today, of yesterday until it has settled,
-    and of the days before where a gap was left."""
+    """Each quarter of an hour: inventory, and the metrics and interactions that are due: of today, of yesterday until
+    it has settled, and of the days before where a gap was left."""
     tick = context.scheduled_execution_time
     opened = warehouse.open_briefly()
 
     def days(customer: Customer) -> dict[datetime, tuple[Kind, ...]]:
         found: dict[datetime, tuple[Kind, ...]] = {floor_day(tick): _EACH_TICK}
         if tick < floor_day(tick) + SETTLED + WINDOW:
-            found[floor_day(tick - SETTLED - WINDOW)] = ("metrics",)
+            found[floor_day(tick - SETTLED - WINDOW)] = WINDOWED
         try:
-            found |= {day.start: ("metrics",) for day in days_with_gaps(opened, customer, tick, _DAYS_BACK)}
+            for kind in WINDOWED:
+                for day in days_with_gaps(opened, customer, kind, tick, _DAYS_BACK):
+                    found[day.start] = tuple(dict.fromkeys((*found.get(day.start, ()), kind)))
         except WarehouseError as error:  # a run that writes is not worth missing the tick
             context.log.warning(f"{customer.id}: earlier days were not looked at: {error}")
         return found
 
     yield from _daily(context, customers, collection_job.name, days)
+
+
+@dg.schedule(job=scoring_job, cron_schedule="7,22,37,52 * * * *", default_status=dg.DefaultScheduleStatus.RUNNING)
+def scoring_schedule(
+    context: dg.ScheduleEvaluationContext, customers: CustomersResource, warehouse: WarehouseResource
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Each quarter of an hour, after collecting: the interactions of today, of yesterday until it has settled, and of
+    the days before where some are waiting for the judge."""
+    tick, opened, skipped = context.scheduled_execution_time, warehouse.open_briefly(), []
+    for customer in customers.load().customers:
+        if not day_assets(customer, ("llm_interactions",)):
+            continue
+        context.instance.add_dynamic_partitions("customer", [customer.id])
+        days = {floor_day(tick), floor_day(tick - SETTLED - 2 * WINDOW)}
+        try:
+            days |= days_waiting(opened, customer, tick, _DAYS_BACK)
+        except WarehouseError as error:
+            context.log.warning(f"{customer.id}: earlier days were not looked at: {error}")
+        for day in sorted(days):
+            key = day_key(customer.id, day)
+            if _under_way(context.instance, scoring_job.name, key):
+                skipped.append(str(key))
+            else:
+                yield dg.RunRequest(
+                    run_key=f"{key}@{tick:%Y-%m-%dT%H:%M}", partition_key=key, tags={"customer": customer.id}
+                )
+    _tell(context, skipped)
 
 
 @dg.schedule(job=prices_job, cron_schedule="20 3 * * *", default_status=dg.DefaultScheduleStatus.RUNNING)
@@ -131,7 +177,7 @@ def prices_schedule(
 def expectations_schedule(
     context: dg.ScheduleEvaluationContext, customers: CustomersResource
 ) -> Iterator[dg.RunRequest]:
-    """Daily: whether the metrics and the inventory of yesterday are plausible."""
+    """Daily: whether the metrics, the inventory and the interactions of yesterday are plausible."""
     yesterday = floor_day(context.scheduled_execution_time) - DAY
     for customer in customers.load().customers:
         if day_assets(customer, _EACH_TICK):

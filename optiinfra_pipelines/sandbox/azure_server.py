@@ -8,7 +8,7 @@ import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote
 
@@ -24,6 +24,8 @@ from optiinfra_pipelines.sandbox.gate import (
     serve,
     serve_apart,
 )
+from optiinfra_pipelines.sandbox.interactions import Corpus
+from optiinfra_pipelines.sandbox.log_analytics import BadQuery, workspace_answer, workspace_id
 
 _GRAPH = "Microsoft.ResourceGraph/resources"
 _GRAPH_MOST = 1_000
@@ -142,6 +144,7 @@ class AzureServer:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._wires = {customer: Wire(fleet, customer) for customer in fleet.customers}
+        self._corpus = Corpus(fleet.today, customers=fleet.customers)
         self._tokens: dict[str, str] = {}
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -156,6 +159,8 @@ class AzureServer:
             body = json.loads(read_body(environ)) if environ["REQUEST_METHOD"] == "POST" else {}
             if path.endswith(_GRAPH):
                 return answer_json(start_response, self._graph(wire, body, environ.get(FAULT_IN_ENVIRON)))
+            if workspace := re.fullmatch(r"/logs/v1/workspaces/([^/]+)/query", path):
+                return answer_json(start_response, self._workspace(wire, workspace[1], body))
             subscription = re.search(r"/subscriptions/([^/]+)", path)
             if subscription is None or subscription.group(1) != wire.account:
                 raise Refused(403, "AuthorizationFailed", f"The client has no authorization over {path}.")
@@ -166,6 +171,8 @@ class AzureServer:
             return answer_json(start_response, self._answer(wire, path, params, body))
         except Refused as error:
             return answer_json(start_response, error.body, error.status)
+        except BadQuery as error:
+            return answer_json(start_response, error.body, 400)
 
     def _login(self, environ: dict[str, Any], start_response: Any, path: str) -> Iterable[bytes]:
         form = {name: values[0] for name, values in parse_qs(read_body(environ).decode()).items()}
@@ -213,6 +220,11 @@ class AzureServer:
             "resultTruncated": "false",
         }
         return page | ({"$skipToken": token} if token else {})
+
+    def _workspace(self, wire: Wire, workspace: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        if workspace != workspace_id(wire.customer_id):
+            raise Refused(403, "InsufficientAccessError", "The provided credentials have insufficient access.")
+        return workspace_answer(self._corpus, wire.customer_id, body, datetime.now(UTC))
 
     def _answer(self, wire: Wire, path: str, params: Mapping[str, str], body: Mapping[str, Any]) -> dict[str, Any]:
         if path.endswith("/metrics:getBatch"):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
+from io import BytesIO
 from threading import Event, Lock
 from typing import Any, cast
 
@@ -184,10 +185,29 @@ def serve(application: Any, port: int, handler: type | None = None) -> None:
     """
     from werkzeug.serving import WSGIRequestHandler, make_server
 
-    class KeepingRequestHandler(WSGIRequestHandler):
-        protocol_version = "HTTP/1.1"
+    class KeepingConnections(WSGIRequestHandler):
+        """Keeps connections, as the clouds do; werkzeug's own run_wsgi closes each after one answer."""
 
-    base: Any = handler or KeepingRequestHandler
+        protocol_version = "HTTP/1.1"
+        wbufsize = -1  # head and body in one segment: two wait on each other (Nagle, delayed acknowledgements)
+
+        def run_wsgi(self) -> None:
+            environ = self.make_environ()
+            environ["wsgi.input"] = BytesIO(self.rfile.read(int(environ.get("CONTENT_LENGTH") or 0)))
+            application: Any = self.server.app
+            said: list[Any] = []
+            body = b"".join(application(environ, lambda *answered: said.extend(answered)))
+            code, phrase = said[0].split(" ", 1)
+            self.send_response(int(code), phrase)
+            for name, value in said[1]:
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+            self.wfile.flush()
+            if len(body) != int(dict(said[1]).get("Content-Length", len(body))):
+                self.close_connection = True  # a fault: the rest never comes
+
+    base: Any = handler or KeepingConnections
 
     class QuietRequestHandler(base):
         def log_request(self, *_: Any) -> None:

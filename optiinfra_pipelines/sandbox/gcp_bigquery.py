@@ -1,4 +1,5 @@
-"""The sandbox's BigQuery: billing export tables of the fleet's bills, and the two job calls that read them.
+"""The sandbox's BigQuery: billing export tables of the fleet's bills, the log of what models were asked and answered,
+and the two job calls that read them.
 
 GoogleSQL is translated by sqlglot and answered by DuckDB, which the tables live in; one database a server.
 """
@@ -18,12 +19,23 @@ import pyarrow as pa
 from optiinfra_pipelines.sandbox.fleet import Fleet, Resource, account_of
 from optiinfra_pipelines.sandbox.fleet_bills import FleetCharge, bill_periods, charges
 from optiinfra_pipelines.sandbox.gcp_wire import REGION, ZONE
+from optiinfra_pipelines.sandbox.interaction_wire import vertex_row
+from optiinfra_pipelines.sandbox.interactions import Corpus
 from optiinfra_pipelines.windows import BillingPeriod
 
 BYTES_READ = 31_457_280
 _PACIFIC = ZoneInfo("America/Los_Angeles")
 _PAGE = 1000
-_TYPES = {"VARCHAR": "STRING", "BIGINT": "INTEGER", "DOUBLE": "FLOAT", "TIMESTAMP WITH TIME ZONE": "TIMESTAMP"}
+_TYPES = {
+    "VARCHAR": "STRING",
+    "BIGINT": "INTEGER",
+    "DOUBLE": "FLOAT",
+    "TIMESTAMP WITH TIME ZONE": "TIMESTAMP",
+    "DECIMAL(38,0)": "NUMERIC",
+    "JSON": "JSON",
+    "VARCHAR[]": "STRING",
+}
+LLM_LOG = "request_response_logging"
 # The columns of https://cloud.google.com/billing/docs/how-to/export-data-bigquery-tables/detailed-usage
 _PAIRS = "STRUCT(key VARCHAR, value VARCHAR)[]"
 _DETAILED = f"""
@@ -50,6 +62,22 @@ ProviderName VARCHAR, PublisherName VARCHAR, InvoiceIssuerName VARCHAR, ServiceN
 SubAccountId VARCHAR, RegionId VARCHAR, ResourceId VARCHAR, ResourceName VARCHAR, SkuId VARCHAR,
 Tags STRUCT(key VARCHAR, value VARCHAR)[], x_InvoiceMonth VARCHAR, x_ExportTime TIMESTAMPTZ
 """
+# https://cloud.google.com/vertex-ai/generative-ai/docs/multimodal/request-response-logging; the last one is our own: a
+# row is there from then on.
+_LOGGED = """
+endpoint VARCHAR, deployed_model_id VARCHAR, logging_time TIMESTAMPTZ, request_id DECIMAL(38,0),
+request_payload VARCHAR[], response_payload VARCHAR[], model VARCHAR, model_version VARCHAR, api_method VARCHAR,
+full_request JSON, full_response JSON, metadata JSON, otel_log JSON, delivered_at TIMESTAMPTZ
+"""
+_LOGGED_SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("endpoint", "deployed_model_id", "model", "model_version", "api_method")),
+        *((name, pa.string()) for name in ("full_request", "full_response", "metadata", "otel_log")),
+        *((name, pa.list_(pa.string())) for name in ("request_payload", "response_payload")),
+        *((name, pa.timestamp("us", "UTC")) for name in ("logging_time", "delivered_at")),
+        ("request_id", pa.decimal128(38, 0)),
+    ]
+)
 
 
 class QueryRefused(Exception):
@@ -66,6 +94,7 @@ class BigQuery:
         self._database = duckdb.connect()
         self._database.execute("SET TimeZone = 'UTC'")
         self._written: set[str] = set()
+        self._logged: set[str] = set()
         self._fault = ""
 
     def answer(self, method: str, project: str, rest: str, query: Mapping[str, str], body: bytes, fault: str) -> Any:
@@ -107,12 +136,14 @@ class BigQuery:
             if names - {project}:
                 raise QueryRefused(f"Access Denied: Project {sorted(names)[0]}")
             for table in tree.find_all(sqlglot.exp.Table):
+                if table.name == LLM_LOG:
+                    self._write_log(project)
                 table.set("catalog", None)
                 table.set("db", sqlglot.exp.to_identifier(project, quoted=True) if table.db else None)
             cursor = self._database.execute(tree.sql(dialect="duckdb"), given)
         except (sqlglot.errors.SqlglotError, duckdb.Error) as error:
             raise QueryRefused(str(error)) from error
-        fields = [{"name": each[0], "type": _TYPES.get(str(each[1]), "STRING")} for each in cursor.description or ()]
+        fields = [_field(name, str(type_)) for name, type_, *_ in cursor.description or ()]
         return fields, [{"f": [{"v": _cell(value)} for value in row]} for row in cursor.fetchall()]
 
     def _results(self, project: str, job: str, query: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,7 +153,7 @@ class BigQuery:
         size = min(int(query.get("maxResults", _PAGE)), _PAGE)
         found = rows[start : start + size]
         answer: dict[str, Any] = {
-            "schema": {"fields": [{**each, "mode": "NULLABLE"} for each in fields]},
+            "schema": {"fields": fields},
             "jobReference": {"projectId": project, "jobId": job, "location": "US"},
             "jobComplete": True,
             "totalRows": str(len(rows)),
@@ -151,6 +182,38 @@ class BigQuery:
             self._database.unregister("written")
         self._written.add(project)
 
+    def _write_log(self, project: str) -> None:
+        """Make the log of models of `project`, on the first query of it: what is delivered later is not there yet."""
+        if project in self._logged:
+            return
+        customer = next(each for each in self._fleet.customers if account_of(each, "gcp") == project)
+        corpus = Corpus(self._fleet.today, customers=self._fleet.customers)
+        self._database.execute(f'CREATE TABLE "{project}"."delivered" ({_LOGGED})')
+        logged = corpus.interactions(corpus.of(customer, "gcp"))
+        rows = [_as_text(vertex_row(each)) | {"delivered_at": each.delivered_at} for each in logged]
+        self._database.register("written", pa.Table.from_pylist(rows, _LOGGED_SCHEMA))
+        self._database.execute(f'INSERT INTO "{project}"."delivered" BY NAME SELECT * FROM written')
+        self._database.unregister("written")
+        self._database.execute(
+            f'CREATE VIEW "{project}"."{LLM_LOG}" AS SELECT * EXCLUDE (delivered_at) FROM "{project}"."delivered"'
+            " WHERE greatest(delivered_at, logging_time) <= now()"
+        )
+        self._logged.add(project)
+
+
+def _as_text(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with its objects as JSON."""
+    return {name: json.dumps(cell) if isinstance(cell, dict) else cell for name, cell in row.items()}
+
+
+def _field(name: str, type_: str) -> dict[str, str]:
+    """A column of DuckDB as BigQuery's schemas have it."""
+    return {
+        "name": name,
+        "type": _TYPES.get(type_, "STRING"),
+        "mode": "REPEATED" if type_ == "VARCHAR[]" else "NULLABLE",
+    }
+
 
 def _dry_run(project: str, asked: Mapping[str, Any]) -> dict[str, Any]:
     return {
@@ -175,9 +238,11 @@ def _job(project: str, job: str) -> dict[str, Any]:
     }
 
 
-def _cell(value: Any) -> str | None:
+def _cell(value: Any) -> str | list[dict[str, Any]] | None:
     if value is None:
         return None
+    if isinstance(value, list):
+        return [{"v": _cell(each)} for each in value]
     if isinstance(value, datetime):
         return str(int(value.timestamp() * 1_000_000))
     # DuckDB's JSON has times as its own text has them

@@ -1,5 +1,5 @@
-"""`python -m optiinfra_pipelines.sandbox.run`: the sandbox's clouds, two stages of bills and the last days of a fleet
-materialised, truths compared.
+"""`python -m optiinfra_pipelines.sandbox.run`: the sandbox's clouds and judge, two stages of bills and the last days of
+a fleet materialised, truths compared.
 
 The product runs in processes of its own and meets the sandbox only through customers.yaml and the environment.
 """
@@ -15,10 +15,15 @@ from itertools import chain
 
 from rich.console import Console
 
+from optiinfra_pipelines.sandbox import groq_server
 from optiinfra_pipelines.sandbox.clouds import Clouds, serve_clouds
 from optiinfra_pipelines.sandbox.exports import publish
 from optiinfra_pipelines.sandbox.fleet import Fleet
 from optiinfra_pipelines.sandbox.fleet_truths import fleet_differences
+from optiinfra_pipelines.sandbox.groq_server import serve_groq
+from optiinfra_pipelines.sandbox.interaction_logs import publish_interactions
+from optiinfra_pipelines.sandbox.interaction_truths import interaction_differences
+from optiinfra_pipelines.sandbox.interactions import Corpus
 from optiinfra_pipelines.sandbox.s3_server import serve_s3
 from optiinfra_pipelines.sandbox.scenario import ACCESS_KEY_ID, customers_yaml, environment
 from optiinfra_pipelines.sandbox.verify import differences
@@ -39,10 +44,12 @@ def main(arguments: list[str] | None = None) -> int:
     customers = settings.home / "customers.yaml"
     with (
         serve_s3(ACCESS_KEY_ID) as endpoint,
-        serve_clouds(Fleet(datetime.now(UTC).date())) as clouds,
+        serve_clouds(Fleet(datetime.now(UTC).date()), logs=endpoint) as clouds,
+        serve_groq() as judge,
     ):
         customers.write_text(customers_yaml(endpoint, connections=clouds.connections), encoding="utf-8")
-        given = {**environment(), **clouds.environment(), "OPTIINFRA_CUSTOMERS": str(customers)}
+        given = {**environment(), **clouds.environment(), **groq_server.environment(judge)}
+        given["OPTIINFRA_CUSTOMERS"] = str(customers)
         env = {**os.environ, **given}
         failed = _materialise_and_compare(settings, endpoint, clouds, env, options.days)
         if failed or not options.then:
@@ -61,10 +68,18 @@ def _materialise_and_compare(
         return ended
     console.print(f"stage 2: one month restated, a late file, a new assembly; the fleet's last {days} days")
     truths = publish(endpoint, 2)
+    corpus, published_at = Corpus(clouds.fleet.today), datetime.now(UTC)
+    publish_interactions(endpoint, corpus, published_at)
     if ended := subprocess.run([*_MATERIALIZE, "--days", str(days)], env=env, check=False).returncode:
         return ended
     warehouse = open_warehouse(settings)
-    found = list(chain(differences(warehouse, truths), fleet_differences(warehouse, clouds.fleet)))
+    found = list(
+        chain(
+            differences(warehouse, truths),
+            fleet_differences(warehouse, clouds.fleet),
+            interaction_differences(warehouse, corpus, published_at),
+        )
+    )
     for each in found[:50]:
         console.print(f"[red]not as planted:[/red] {each}", highlight=False)
     if found:
@@ -78,6 +93,7 @@ def _materialise_and_compare(
         f"[green]as planted:[/green] {len(clouds.fleet.resources)} resources of {len(clouds.fleet.clouds)} clouds, "
         "each of their metrics in each window, and their bills"
     )
+    console.print("[green]as planted:[/green] the interactions of 3 applications on 4 clouds, redacted and judged")
     return 0
 
 

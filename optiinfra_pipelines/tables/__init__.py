@@ -3,8 +3,19 @@
 from optiinfra_pipelines.tables.billing import BILLING_TABLES
 from optiinfra_pipelines.tables.cloud import CLOUD_TABLES
 from optiinfra_pipelines.tables.contract import Column, Kind, Table, Type
+from optiinfra_pipelines.tables.llm import LLM_TABLES
 from optiinfra_pipelines.tables.operations import OPERATION_TABLES
 
-ALL_TABLES = (*OPERATION_TABLES, *BILLING_TABLES, *CLOUD_TABLES)
+ALL_TABLES = (*OPERATION_TABLES, *BILLING_TABLES, *CLOUD_TABLES, *LLM_TABLES)
 
-__all__ = ["ALL_TABLES", "BILLING_TABLES", "CLOUD_TABLES", "OPERATION_TABLES", "Column", "Kind", "Table", "Type"]
+__all__ = [
+    "ALL_TABLES",
+    "BILLING_TABLES",
+    "CLOUD_TABLES",
+    "LLM_TABLES",
+    "OPERATION_TABLES",
+    "Column",
+    "Kind",
+    "Table",
+    "Type",
+]

@@ -130,7 +130,7 @@ API_CALLS = Table(
         _text("customer_id", "Customer."),
         _text("provider", "Cloud: aws, gcp, azure, vultr."),
         _text("connection_id", "Connection of customers.yaml."),
-        _text("kind", "What was collected: billing, metrics, inventory, prices."),
+        _text("kind", "What was collected: billing, metrics, inventory, prices, llm_interactions."),
         _text("service", "Service that was called, such as cloudwatch."),
         _text("operation", "Call, such as GetMetricData."),
         Column("calls", Type.INTEGER, "Requests sent, retries among them.", nullable=False, unit="requests"),

@@ -9,13 +9,15 @@ from optiinfra_pipelines_tests.benchmarks.bench import Bench
 from optiinfra_pipelines_tests.benchmarks.child import TaskFailed
 from optiinfra_pipelines_tests.benchmarks.figures import Figure, table
 from optiinfra_pipelines_tests.benchmarks.imports import IMPORTS
+from optiinfra_pipelines_tests.benchmarks.judging import JUDGING
 from optiinfra_pipelines_tests.benchmarks.load import LOADS, MEMORY
 from optiinfra_pipelines_tests.benchmarks.marts import MARTS
 from optiinfra_pipelines_tests.benchmarks.parsing import PARSING
+from optiinfra_pipelines_tests.benchmarks.privacy import PRIVACY
 from optiinfra_pipelines_tests.benchmarks.rivals import RIVALS
 from optiinfra_pipelines_tests.benchmarks.tick import TICKS
 
-BENCHMARKS = LOADS + MEMORY + RIVALS + MARTS + TICKS + PARSING + IMPORTS
+BENCHMARKS = LOADS + MEMORY + RIVALS + MARTS + TICKS + PARSING + IMPORTS + PRIVACY + JUDGING
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -180,9 +180,9 @@ def test_a_gap_of_an_earlier_day_is_found_until_it_is_filled(warehouse: Warehous
     collect(warehouse, customers, "metrics")
     tomorrow = NOW + DAY
     [acme, _] = customers.customers
-    assert days_with_gaps(warehouse, acme, tomorrow, 3) == [TODAY]
+    assert days_with_gaps(warehouse, acme, "metrics", tomorrow, 3) == [TODAY]
     collect_day(warehouse, Settings(api_timeout=5), acme, "vultr", "metrics", TODAY, tomorrow + timedelta(hours=2))
-    assert days_with_gaps(warehouse, acme, tomorrow + timedelta(hours=2), 3) == []
+    assert days_with_gaps(warehouse, acme, "metrics", tomorrow + timedelta(hours=2), 3) == []
 
 
 def test_a_price_that_no_column_holds_exactly_is_kept_aside_and_the_others_are_not() -> None:

@@ -30,6 +30,11 @@ def test_a_window_is_due_when_it_is_over_and_not_before() -> None:
     assert starts(due_windows("metrics", TODAY, at(0, 15), [])) == ["00:00"]
 
 
+def test_interactions_of_a_window_are_due_some_minutes_after_it_is_over() -> None:
+    assert due_windows("llm_interactions", TODAY, at(0, 19, 59), []) == []
+    assert starts(due_windows("llm_interactions", TODAY, at(0, 20), [])) == ["00:00"]
+
+
 def test_a_window_that_was_read_fresh_is_due_once_more_when_it_has_settled() -> None:
     tried = [(at(0, 0), at(0, 15, 3))]
     assert "00:00" not in starts(due_windows("metrics", TODAY, at(1, 14), tried))

@@ -90,7 +90,7 @@ def test_no_secret_stands_in_a_log_an_event_an_error_or_the_warehouse(
     for fault, customer in (({"status": 403}, "globex"), ({"kind": "cut"}, "acme")):
         for url in clouds.urls.values():
             httpx.post(url + FAULTS_PATH, json={**fault, "times": 25}).raise_for_status()
-        run(instance, "metrics_backfill_job", day_key(customer, NOW - DAY))
+        run(instance, "backfill_job", day_key(customer, NOW - DAY))
         run(instance, "billing_job", partition_key(customer, BillingPeriod.of(NOW)))
     said = capfd.readouterr()
     events = [

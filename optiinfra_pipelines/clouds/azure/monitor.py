@@ -84,20 +84,31 @@ class Monitor:
     def guests(self, subscription: str, span: Window) -> Any:
         """The answer to GUEST_QUERY over all workspaces that hold logs of a subscription's resources; None where no
         agent has ever reported any. An answer may be partial: it then has an `error`."""
+        return self._logs(
+            f"logs query of subscription {subscription}",
+            lambda client, keep: client.query_resource(
+                f"/subscriptions/{subscription}",
+                GUEST_QUERY,
+                timespan=(span.start, span.end - timedelta(microseconds=1)),
+                cls=keep,
+            ),
+        )
+
+    def workspace(self, workspace_id: str, query: str, span: Window) -> Any:
+        """The answer to `query` over what a workspace got in `span`; None where it has no such table. An answer may
+        be partial: it then has an `error`."""
+        return self._logs(
+            f"logs query of workspace {workspace_id}",
+            lambda client, keep: client.query_workspace(workspace_id, query, timespan=(span.start, span.end), cls=keep),
+        )
+
+    def _logs(self, what: str, ask: Callable[[LogsQueryClient, Callable[..., Any]], Any]) -> Any:
         address = self._source.endpoint("logs", LOGS)
         with LogsQueryClient(self._access, endpoint=address, **self._options("logs", "query")) as client:  # type: ignore[arg-type]
             try:
-                return self._decoded(
-                    f"logs query of subscription {subscription}",
-                    lambda keep: client.query_resource(
-                        f"/subscriptions/{subscription}",
-                        GUEST_QUERY,
-                        timespan=(span.start, span.end - timedelta(microseconds=1)),
-                        cls=keep,
-                    ),
-                )
+                return self._decoded(what, lambda keep: ask(client, keep))
             except CollectionError as error:
-                if "SemanticError" in str(error) or "SEM0100" in str(error):  # neither of the tables is there
+                if "SemanticError" in str(error) or "SEM0100" in str(error):  # none of the tables is there
                     return None
                 raise
 

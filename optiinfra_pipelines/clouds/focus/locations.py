@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from optiinfra_pipelines.customers import BillingSource
 from optiinfra_pipelines.errors import CollectionError, ErrorKind
+from optiinfra_pipelines.places import Place
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
@@ -53,6 +53,15 @@ class Location:
             folder = f"{self._root}/{below}".rstrip("/")
             found = self._fs.get_file_info(FileSelector(folder, recursive=True, allow_not_found=bool(below)))
         return sorted((self._object(info) for info in found if info.is_file), key=lambda each: each.path)
+
+    def folders(self, below: str = "") -> tuple[str, ...]:
+        """Names of the folders right below the location (or below the folder `below` of it), sorted."""
+        from pyarrow.fs import FileSelector, FileType
+
+        folder = f"{self._root}/{below}".rstrip("/")
+        with _explained(self.uri):
+            found = self._fs.get_file_info(FileSelector(folder, allow_not_found=bool(below)))
+        return tuple(sorted(info.base_name for info in found if info.type is FileType.Directory))
 
     def object_at(self, path: str) -> StoredObject | None:
         """The object at `path`, a path as `StoredObject.path` has it; None where there is none."""
@@ -96,7 +105,7 @@ class Location:
         return StoredObject(self._prefix + info.path, info.path, info.size, str(info.mtime_ns))
 
 
-def open_location(source: BillingSource, credentials: Credentials) -> Location:
+def open_location(source: Place, credentials: Credentials) -> Location:
     """The location that `source` names. Nothing is contacted yet but, for a service account, Google's token service."""
     scheme, rest = _split(source.location)
     if scheme == "":
@@ -124,7 +133,7 @@ def _split(location: str) -> tuple[str, str]:
     return {"gcs": "gs"}.get(scheme, scheme), rest
 
 
-def _s3(source: BillingSource, credentials: Credentials) -> "FileSystem":
+def _s3(source: Place, credentials: Credentials) -> "FileSystem":
     from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
 
     endpoint = urlsplit(source.endpoint_url or "")
@@ -142,7 +151,7 @@ def _s3(source: BillingSource, credentials: Credentials) -> "FileSystem":
     )
 
 
-def _gcs(source: BillingSource, credentials: Credentials) -> "FileSystem":
+def _gcs(source: Place, credentials: Credentials) -> "FileSystem":
     from datetime import timedelta
 
     from pyarrow.fs import GcsFileSystem
@@ -178,7 +187,7 @@ def _google_token(location: str, account: str) -> tuple[str, datetime]:
     return made.token, made.expiry.replace(tzinfo=UTC)
 
 
-def _azure(source: BillingSource, credentials: Credentials) -> "FileSystem":
+def _azure(source: Place, credentials: Credentials) -> "FileSystem":
     from pyarrow.fs import AzureFileSystem
 
     written = dict(part.split("=", 1) for part in (_secret(credentials, "connection_string") or "").split(";") if part)
@@ -206,7 +215,7 @@ def _azure(source: BillingSource, credentials: Credentials) -> "FileSystem":
     )
 
 
-_FILESYSTEMS: dict[str, Callable[[BillingSource, Credentials], "FileSystem"]] = {"s3": _s3, "gs": _gcs, "az": _azure}
+_FILESYSTEMS: dict[str, Callable[[Place, Credentials], "FileSystem"]] = {"s3": _s3, "gs": _gcs, "az": _azure}
 
 
 def _secret(credentials: Credentials, name: str) -> str | None:

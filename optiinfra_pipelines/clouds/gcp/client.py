@@ -1,6 +1,6 @@
 """Google Cloud's APIs over HTTP: tokens of a service account, and the calls that the collector makes.
 
-What answers mean is in the parsers; the BigQuery client is opened by the bill.
+What answers mean is in the parsers; the BigQuery client is opened in `bigquery.py`.
 """
 
 import json

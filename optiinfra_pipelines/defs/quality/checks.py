@@ -1,0 +1,160 @@
+"""Checks of scores: contracts, that no interaction is lost, that the judge can be asked and answers as it should."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+
+import dagster as dg
+
+from optiinfra_pipelines.defs.partitions import CUSTOMER_DAYS, customer_and_day
+from optiinfra_pipelines.defs.quality.assets import SCORED
+from optiinfra_pipelines.defs.rendering import check_result
+from optiinfra_pipelines.defs.warehouse_resource import WarehouseResource
+from optiinfra_pipelines.quality_verdicts import (
+    accounted_for,
+    judge_answers,
+    judge_available,
+    judge_calibrated,
+    scores_traceable,
+)
+from optiinfra_pipelines.tables.contract import Table
+from optiinfra_pipelines.tables.llm import (
+    APPLICATION_METRICS,
+    JUDGE_CALIBRATIONS,
+    JUDGE_CALLS,
+    LLM_INTERACTIONS,
+    SCORING_RUNS,
+)
+from optiinfra_pipelines.verdicts import Verdict, contract, contract_query
+from optiinfra_pipelines.warehouse.protocol import Warehouse
+from optiinfra_pipelines.windows import Window
+
+_DAY_COLUMN: Mapping[str, str] = {
+    "application_metrics": "timestamp",
+    "judge_calls": "interaction_timestamp",
+    "scoring_runs": "day",
+}
+Judge = Callable[[Warehouse, str, Window], Verdict]
+
+
+def _check(table: Table, name: str, judge: Judge, *, blocking: bool = False) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=[table.schema, table.name],
+        name=name,
+        description=judge.__doc__,
+        blocking=blocking,
+        partitions_def=CUSTOMER_DAYS,
+    )
+    def check(context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource) -> dg.AssetCheckResult:
+        customer_id, day = customer_and_day(context.partition_key)
+        return check_result(judge(warehouse.open(context.run.run_id), customer_id, day), customer=customer_id)
+
+    return check
+
+
+def _of_day(customer_id: str, day: Window) -> dict[str, str | datetime]:
+    return {"customer": customer_id, "start": day.start.replace(tzinfo=None), "end": day.end.replace(tzinfo=None)}
+
+
+def _follows_contract(table: Table) -> Judge:
+    def judge(warehouse: Warehouse, customer_id: str, day: Window) -> Verdict:
+        """Every row has what its contract requires, and no key stands twice."""
+        column = _DAY_COLUMN[table.name]
+        rows = (
+            f"(SELECT * FROM {warehouse.current(table)} c WHERE customer_id = '{customer_id}'"
+            f" AND {column} >= TIMESTAMP '{day.start:%Y-%m-%d %H:%M:%S}'"
+            f" AND {column} < TIMESTAMP '{day.end:%Y-%m-%d %H:%M:%S}')"
+        )
+        return contract(table, warehouse.query(contract_query(table, rows)).to_pylist()[0])
+
+    return judge
+
+
+def _accounted_for(warehouse: Warehouse, customer_id: str, day: Window) -> Verdict:
+    """Collected = scored + failed + skipped by reason + waiting, and as many are collected as lie in the raw tables."""
+    counted = " + ".join(
+        f"(SELECT count(*) FROM {warehouse.current(table)} i WHERE customer_id = $customer"
+        " AND window_start >= $start AND window_start < $end)"
+        for table in LLM_INTERACTIONS.values()
+    )
+    rows = warehouse.query(
+        f"SELECT t.*, {counted} AS in_raw FROM {warehouse.current(SCORING_RUNS)} t"
+        " WHERE customer_id = $customer AND day = $start ORDER BY collected_at DESC LIMIT 1",
+        {**_of_day(customer_id, day)},
+    ).to_pylist()
+    return accounted_for(rows[0] if rows else None)
+
+
+def _judge_available(warehouse: Warehouse, customer_id: str, day: Window) -> Verdict:
+    """The judge could be asked: its key, its account and its model are in order, and there is money for it."""
+    rows = warehouse.query(
+        f"SELECT * FROM {warehouse.current(SCORING_RUNS)} t WHERE customer_id = $customer AND day = $start"
+        " ORDER BY collected_at DESC LIMIT 1",
+        {"customer": customer_id, "start": day.start.replace(tzinfo=None)},
+    ).to_pylist()
+    return judge_available(rows[0] if rows else None)
+
+
+def _judge_answers(warehouse: Warehouse, customer_id: str, day: Window) -> Verdict:
+    """At most 2 % of the judge's answers are truncated, invalid or refused."""
+    rows = warehouse.query(
+        f"SELECT status, error_kind, count(*) AS calls, sum(cost) AS cost FROM {warehouse.current(JUDGE_CALLS)} c"
+        " WHERE customer_id = $customer AND interaction_timestamp >= $start AND interaction_timestamp < $end"
+        " GROUP BY status, error_kind ORDER BY status, error_kind",
+        _of_day(customer_id, day),
+    ).to_pylist()
+    return judge_answers(rows)
+
+
+def _traceable(warehouse: Warehouse, customer_id: str, day: Window) -> Verdict:
+    """Every judged score belongs to one call that succeeded, and every such call has its scores."""
+    [row] = warehouse.query(
+        "WITH calls AS (SELECT call_id, interaction_id, judge_fingerprint"
+        f" FROM {warehouse.current(JUDGE_CALLS)} c WHERE customer_id = $customer AND status = 'succeeded'"
+        " AND interaction_timestamp >= $start AND interaction_timestamp < $end),"
+        " judged AS (SELECT judge_call_id, interaction_id, judge_fingerprint, count(*) AS n"
+        f" FROM {warehouse.current(APPLICATION_METRICS)} m WHERE customer_id = $customer"
+        " AND timestamp >= $start AND timestamp < $end AND judge_fingerprint <> ''"
+        " GROUP BY judge_call_id, interaction_id, judge_fingerprint)"
+        " SELECT (SELECT count(*) FROM calls) AS calls, (SELECT count(*) FROM judged) AS judged,"
+        " (SELECT count(*) FROM judged WHERE judge_call_id NOT IN (SELECT call_id FROM calls)) AS without_call,"
+        " (SELECT count(*) FROM calls WHERE call_id NOT IN (SELECT judge_call_id FROM judged)) AS without_scores,"
+        " (SELECT count(*) FROM (SELECT interaction_id, judge_fingerprint FROM judged"
+        "  GROUP BY interaction_id, judge_fingerprint HAVING count(*) > 1) d) AS judged_twice",
+        _of_day(customer_id, day),
+    ).to_pylist()
+    return scores_traceable(row)
+
+
+contract_checks = [
+    _check(table, f"{table.name}_follows_contract", _follows_contract(table), blocking=True) for table in SCORED
+]
+interactions_are_accounted_for = _check(SCORING_RUNS, "interactions_are_accounted_for", _accounted_for)
+judge_is_available = _check(SCORING_RUNS, "judge_is_available", _judge_available)
+judge_answers_are_valid = _check(JUDGE_CALLS, "judge_answers_are_valid", _judge_answers)
+scores_are_traceable = _check(APPLICATION_METRICS, "scores_are_traceable", _traceable)
+
+
+@dg.asset_check(asset=["quality", "judge_calibrations"])
+def judge_calibrations_follows_contract(
+    context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource
+) -> dg.AssetCheckResult:
+    """Every row has what its contract requires, and no key stands twice."""
+    opened = warehouse.open(context.run.run_id)
+    counts = opened.query(contract_query(JUDGE_CALIBRATIONS, opened.current(JUDGE_CALIBRATIONS))).to_pylist()[0]
+    return check_result(contract(JUDGE_CALIBRATIONS, counts))
+
+
+@dg.asset_check(asset=["quality", "judge_calibrations"])
+def judge_is_calibrated(context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource) -> dg.AssetCheckResult:
+    """Of the judge of each customer's newest scores it was measured how often it errs."""
+    opened = warehouse.open(context.run.run_id)
+    judges = opened.query(
+        "SELECT customer_id, judge_model, judge_fingerprint FROM (SELECT customer_id, judge_model, judge_fingerprint,"
+        " row_number() OVER (PARTITION BY customer_id ORDER BY collected_at DESC, day DESC) AS place"
+        f" FROM {opened.current(SCORING_RUNS)} s WHERE scored > 0) t WHERE place = 1 ORDER BY customer_id"
+    )
+    figures = opened.query(
+        f"SELECT * FROM {opened.current(JUDGE_CALIBRATIONS)} c"
+        " ORDER BY collected_at DESC, calibration_id, metric_type, figure DESC"
+    )
+    return check_result(judge_calibrated(judges.to_pylist(), figures.to_pylist()))

@@ -1,0 +1,1 @@
+"""LLM interactions: their parsers, redaction, the judge and its budget. No Dagster; statistics are in `quality/`."""
