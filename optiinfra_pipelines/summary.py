@@ -1,4 +1,4 @@
-"""What `make materialize` prints at its end: rows per table, cost per provider, restatements, findings."""
+"""What `make materialize` prints at its end: rows per table, cost per provider, scores, restatements, findings."""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -17,6 +17,20 @@ SELECT customer_id, provider, currency, sum(rows) AS rows,
 FROM {marts}.provider_costs_monthly t GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 """
 _RECONCILED = "SELECT status, count(*) AS invoices FROM {marts}.invoice_reconciliation t GROUP BY 1 ORDER BY 1"
+_JUDGED = """
+SELECT customer_id, sum(collected) AS found, sum(scored) AS scored, sum(failed) AS failed,
+       sum(skipped_no_text + skipped_truncated + skipped_request_failed + skipped_operation) AS unfit,
+       sum(skipped_not_sampled) AS not_sampled, sum(waiting) AS waiting, sum(judge_cost) AS judge_cost_usd,
+       max(explanation) AS why_waiting
+FROM {marts}.llm_scoring_daily t GROUP BY 1 ORDER BY 1
+"""
+_QUALITY = """
+SELECT customer_id, application_id, provider, model_name,
+       round(sum(mean_score * interactions_estimated) / sum(interactions_estimated), 3) AS quality,
+       sum(scores) AS scores
+FROM {marts}.application_quality_hourly t WHERE metric_type = 'quality' AND scores > 0
+GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+"""
 _REJECTED = "SELECT table_name, reason, count(*) AS rows FROM {rejected} t GROUP BY 1, 2 ORDER BY 1, 3 DESC, 2"
 
 
@@ -30,6 +44,8 @@ def print_summary(warehouse: Warehouse, failed_checks: Sequence[tuple[str, str, 
     _print(console, "current rows", rows)
     _print(console, "cost per customer and provider", warehouse.query(_COSTS.format(marts=marts)).to_pylist())
     _print(console, "invoices against their sources", warehouse.query(_RECONCILED.format(marts=marts)).to_pylist())
+    _print(console, "interactions before the judge", warehouse.query(_JUDGED.format(marts=marts)).to_pylist())
+    _print(console, "quality per application and model", warehouse.query(_QUALITY.format(marts=marts)).to_pylist())
     rejected = warehouse.query(_REJECTED.format(rejected=warehouse.current(REJECTED_ROWS))).to_pylist()
     _print(console, "rejected rows", rejected)
     findings = [dict(zip(("asset", "check", "finding"), each, strict=True)) for each in failed_checks]
@@ -53,6 +69,8 @@ def _print(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> N
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return ""
     if isinstance(value, Decimal):
         text = f"{value:f}"
         return text.rstrip("0").rstrip(".") if "." in text else text

@@ -55,6 +55,11 @@ def test_every_resource_metric_and_bill_of_four_clouds_is_as_planted(ran: tuple[
     assert "as planted: 152 resources of 4 clouds, each of their metrics in each window, and their bills" in said
 
 
+def test_every_interaction_of_four_clouds_is_as_planted_redacted_and_judged(ran: tuple[Path, str]) -> None:
+    _, said = ran
+    assert "as planted: the interactions of 3 applications on 4 clouds, redacted and judged" in said
+
+
 def test_the_checks_that_were_planted_to_fail_do_and_alert_once(
     ran: tuple[Path, str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -57,7 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
     with dg.DagsterInstance.get() as instance:
         runs = _bills(instance, months, console)
         if not options.bills_only:
-            runs = chain(runs, _days(instance, customers, options.days, console), _derived(instance, console))
+            runs = chain(
+                runs, _days(instance, customers, options.days, console), _derived(instance, customers, console)
+            )
         failed = [name for name, succeeded in runs if not succeeded]
         checks = _failed_checks(instance)
     if not options.bills_only and not failed:
@@ -133,9 +135,13 @@ def _days(
         yield f"{job_name} of {customer.id} {day:%Y-%m-%d}", result.success
 
 
-def _derived(instance: dg.DagsterInstance, console: Console) -> Iterator[tuple[str, bool]]:
+def _derived(instance: dg.DagsterInstance, customers: Customers, console: Console) -> Iterator[tuple[str, bool]]:
     from optiinfra_pipelines.definitions import defs
 
+    if any(day_assets(customer, ("llm_interactions",)) for customer in customers.customers):
+        anchors = defs.resolve_job_def("anchors_job")
+        result = anchors.execute_in_process(instance=instance, raise_on_error=False, run_config=_QUIET)
+        yield "anchors_job", result.success
     with console.status("building marts"):
         # A process of its own: dbt keeps the embedded warehouse open for as long as it lives.
         marts = subprocess.run(_MARTS, capture_output=True, text=True, check=False)

@@ -81,6 +81,17 @@ prices_job = dg.define_asset_job(
     partitions_def=CUSTOMER_DAYS,
     description="Collects the list prices of the regions that one customer uses.",
 )
+anchors_job = dg.define_asset_job(
+    "anchors_job",
+    selection=dg.AssetSelection.assets(["quality", "anchor_scores"]),
+    description="Puts the frozen anchors before the judge, to tell its drift from an application's.",
+)
+anchors_schedule = dg.ScheduleDefinition(
+    name="anchors_schedule",
+    job=anchors_job,
+    cron_schedule="10 4 * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
 standing_checks_job = dg.define_asset_job(
     "standing_checks_job",
     selection=dg.AssetSelection.checks_for_assets(

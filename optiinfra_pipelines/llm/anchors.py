@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
+from optiinfra_pipelines.llm import rubric
 from optiinfra_pipelines.llm.interaction import Texts
 
 
@@ -21,6 +22,12 @@ class Anchor:
     texts: Texts
     expected: Mapping[str, str]
     canary: bool
+
+    @property
+    def expected_scores(self) -> dict[str, float]:
+        """The score in [0, 1] that each metric should have, with the mean of those of quality."""
+        found = {metric: rubric.score(metric, level) for metric, level in self.expected.items()}
+        return {**found, "quality": sum(found[metric] for metric in rubric.QUALITY) / len(rubric.QUALITY)}
 
 
 @cache

@@ -3,14 +3,16 @@
 When windows are due and where rows go is in `clouds/collection.py`, as for every other kind.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from hashlib import sha256
 from importlib import import_module
 from typing import Any, cast
 
 from optiinfra_pipelines.clouds.collecting import Findings, Source
 from optiinfra_pipelines.customers import Customer
-from optiinfra_pipelines.llm.interaction import Found, Interaction, Texts, interaction_row
+from optiinfra_pipelines.llm.interaction import UNKNOWN, Found, Interaction, Texts, interaction_row
+from optiinfra_pipelines.llm.openai_bodies import clean
 from optiinfra_pipelines.llm.redaction import Redactor, open_redactor
 from optiinfra_pipelines.places import LlmFormat, LlmSource
 from optiinfra_pipelines.settings import Settings
@@ -64,8 +66,13 @@ def _row(
 ) -> dict[str, Any]:
     texts, redactions = (found.texts, 0) if keep_text else redactor.redact(found.texts)
     if not keep_text:
-        found = replace(found, details=redacted_record(redactor, found.details))
-    application = found.application or place.application or ""
+        found = replace(
+            found,
+            details=redacted_record(redactor, found.details),
+            conversation_id=_nobodys(redactor, customer, found.conversation_id),
+        )
+    application = found.application or place.application or UNKNOWN
+    ours = application == (place.application or UNKNOWN)  # a place's name is not that of what a record names itself
     return interaction_row(
         customer.id,
         _named(place),
@@ -74,24 +81,40 @@ def _row(
         redactions,
         "" if keep_text else redactor.version,
         application=application,
-        application_name=customer.application(application).name or place.application_name or "",
+        application_name=customer.application(application).name or (place.application_name if ours else None) or "",
         variant=place.variant or "",
     )
 
 
-def redacted_record(redactor: Redactor, record: Any) -> dict[str, Any]:
-    """A record, or what one told besides its texts, with every text in it redacted."""
+def _nobodys(redactor: Redactor, customer: Customer, conversation_id: str | None) -> str | None:
+    """The id of a conversation; one that holds personal data by a hash, so that conversations stay apart."""
+    if not conversation_id or redactor.redact(Texts(input=conversation_id))[1] == 0:
+        return conversation_id
+    return sha256(f"{customer.id}\0{conversation_id}".encode()).hexdigest()[:32]
 
-    def clean(value: Any) -> Any:
-        if isinstance(value, str):
-            return redactor.redact(Texts(input=value))[0].input
+
+def redacted_record(redactor: Redactor, record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record, or what one told besides its texts, with every text and number in it redacted, and the keys as well.
+
+    A value is looked at with its key before it, too: what `password` stands before is one.
+    """
+
+    def redacted(text: str) -> str:
+        return redactor.redact(Texts(input=clean(text)))[0].input
+
+    def told(value: Any, name: str) -> Any:
         if isinstance(value, dict):
-            return {str(key): clean(each) for key, each in value.items()}
+            return {redacted(str(key)): told(each, str(key)) for key, each in value.items()}
         if isinstance(value, list | tuple):
-            return [clean(each) for each in value]
-        return value
+            return [told(each, name) for each in value]
+        if value is None or isinstance(value, bool):
+            return value
+        said, named = clean(str(value)), clean(f"{name}: ")
+        left = redacted(named + said)
+        left = left.removeprefix(named) if left.startswith(named) else redacted(said)
+        return value if left == str(value) else left
 
-    return {str(key): clean(value) for key, value in dict(record).items()}
+    return {redacted(str(key)): told(value, str(key)) for key, value in record.items()}
 
 
 def _named(place: LlmSource) -> str:

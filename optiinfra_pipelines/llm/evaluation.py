@@ -25,15 +25,15 @@ def evaluate(warehouse: Warehouse, settings: Settings, customer: Customer, day: 
     stands in any case. Raises WarehouseError alone: whatever keeps the judge from judging is a result."""
     version = open_redactor(settings, customer).version
     fingerprint = fingerprint_of(settings, version)
-    hindrance = _hindrance(warehouse, settings, now)
-    if hindrance is None:
+    kept = hindrance(warehouse, settings, now)
+    if kept is None:
         try:
             limits = open_limits(warehouse, settings, now)
             with Judge(settings, limits, version) as judge:
                 return evaluate_day(warehouse, settings, customer, judge, day, now, RUN_SECONDS)
         except CollectionError as error:
-            hindrance = (error.kind, str(error))
-    result = Evaluation(evaluated=False, reason=hindrance[0], explanation=hindrance[1])
+            kept = (error.kind, str(error))
+    result = Evaluation(evaluated=False, reason=kept[0], explanation=kept[1])
     record_standing(warehouse, settings, customer, fingerprint, settings.groq_model, day, result)
     return result
 
@@ -58,7 +58,7 @@ def open_limits(warehouse: Warehouse, settings: Settings, now: datetime) -> Limi
     )
 
 
-def _hindrance(warehouse: Warehouse, settings: Settings, now: datetime) -> tuple[str, str] | None:
+def hindrance(warehouse: Warehouse, settings: Settings, now: datetime) -> tuple[str, str] | None:
     """Why the judge may not be asked now: (reason, explanation); None where it may."""
     if not settings.llm_enabled:
         return "disabled", "not evaluated: LLM_ENABLED is false"

@@ -216,9 +216,10 @@ def looks_like_instructions(texts: Texts) -> list[str]:
     """
     found: set[str] = set()
     for text in (texts.input, texts.output, texts.context):
-        plain = _tripped(_simple(text))
+        simple = _simple(text)
+        plain = _tripped(simple)
         found |= plain
-        for disguise, revealed in _disguises(text):
+        for disguise, revealed in _disguises(text, simple):
             found |= {f"{name} ({disguise})" for name in _tripped(revealed) - plain}
     if texts.output.strip() and _MASTER_KEYS.fullmatch(_simple(texts.output).strip()):
         found.add("master_key")
@@ -245,24 +246,26 @@ def _may_trip(name: str, simple: str) -> bool:
     return False
 
 
-def _disguises(text: str) -> Iterator[tuple[str, str]]:
+def _disguises(text: str, simple: str) -> Iterator[tuple[str, str]]:
     """What the text may hide, made simple, by the disguise."""
-    simple = _simple(text)
     if not simple.isascii() and (unmasked := simple.translate(_ALIKE)) != simple:
         yield "look-alikes", unmasked
         simple = unmasked
     if _LEET_WORD.search(simple):
         yield "leet", simple.translate(_LEET)
         yield "leet", simple.translate(_LEET).replace("i", "l")
-    folded = _folded(text).translate(_ALIKE)
+    folded = _folded(text)
+    folded = folded if folded.isascii() else folded.translate(_ALIKE)
     if _SPACED.search(folded):
         yield "spaced", _SPACED.sub(_closed, folded)
-    for match in _TAGS.finditer(text):
+    for match in () if text.isascii() else _TAGS.finditer(text):
         yield "tags", _simple("".join(chr(ord(each) - 0xE0000) for each in match[0]))
     if text.count("%20") > 2:
         yield "percent", _simple(unquote(text))
     if _ESCAPED.search(text):
         yield "escaped", _simple(_ESCAPED.sub(lambda match: chr(int(match[1], 16)), text))
+    if max(map(len, text.split()), default=0) < 24:  # neither of the two can be in a shorter word
+        return
     for disguise, pattern in (("base64", _ENCODED), ("hexadecimal", _HEXADECIMAL)):
         for match in pattern.finditer(text):
             decoded = _decoded(disguise, match[0])

@@ -19,6 +19,7 @@ from threading import Lock
 from typing import Any
 from uuid import uuid4
 
+from optiinfra_pipelines.llm.anchors import anchors
 from optiinfra_pipelines.sandbox import groq_wire as wire
 from optiinfra_pipelines.sandbox.gate import FAULT_IN_ENVIRON, Fault, Gate, answer, read_body, serve, serve_apart
 from optiinfra_pipelines.sandbox.groq_wire import Limits, Refusal
@@ -295,8 +296,10 @@ def read_labels(path: Path) -> dict[str, dict[str, float]]:
 
 
 def _planted_by(labels: Mapping[str, Mapping[str, float]]) -> Planted:
+    known = {each.texts.output: each.expected_scores for each in anchors()}
+
     def planted(answer: str) -> Mapping[str, float] | None:
-        return labels.get(answer_digest(answer)) or planted_scores(answer)
+        return labels.get(answer_digest(answer)) or planted_scores(answer) or known.get(answer)
 
     return planted
 

@@ -9,6 +9,7 @@ from math import sqrt
 from typing import Any
 from uuid import UUID
 
+from optiinfra_pipelines.llm.rubric import LEVELS
 from optiinfra_pipelines.sandbox.interactions import Corpus, Planted
 from optiinfra_pipelines.tables.llm import APPLICATION_METRICS, LLM_INTERACTIONS, SCORING_RUNS
 from optiinfra_pipelines.tables.operations import COLLECTION_RUNS
@@ -16,6 +17,7 @@ from optiinfra_pipelines.warehouse.protocol import Warehouse
 
 MOST_LEAKED = 0.01  # of the planted personal values
 _DEVIATIONS = 4.5  # by which a mean may be off its plant, with the dozens of means that are looked at
+_LEVEL = {metric: 1 / (len(levels) - 1) for metric, levels in LEVELS.items()}
 _NO_METADATA = ("invoke", "stream", "diagnostics")  # forms of a record that tell no conversation
 _TEXTS = ("input", "output", "system", "context", "details")
 _FACTS: Mapping[str, str] = {
@@ -75,7 +77,9 @@ def interaction_differences(warehouse: Warehouse, corpus: Corpus, published_at: 
                 yield f"{named}: planted {planted_fact}, found {row[column]}"
     yield from _leaks(pairs)
     yield from _standing(warehouse, len(found))
-    yield from _scores(warehouse, {row["interaction_id"]: each for each, row in pairs})
+    by_id = {row["interaction_id"]: each for each, row in pairs}
+    yield from _injections(warehouse, by_id)
+    yield from _scores(warehouse, by_id)
 
 
 def _same(found: Any, planted: Any) -> bool:
@@ -123,6 +127,22 @@ def _standing(warehouse: Warehouse, interactions: int) -> Iterator[str]:
             yield f"scores of {day}: {row['collected']} collected, and {sum(parts)} scored, failed, skipped or waiting"
         if row["failed"] or row["waiting"]:
             yield f"scores of {day}: {row['failed']} failed, {row['waiting']} waiting: {row['explanation']}"
+
+
+def _injections(warehouse: Warehouse, planted: Mapping[str, Planted]) -> Iterator[str]:
+    """Every planted injection that was judged is flagged, and moved no score by more than a level."""
+    rows = warehouse.query(
+        f"SELECT interaction_id, metric_type, score, flagged FROM {warehouse.current(APPLICATION_METRICS)} m"
+        " WHERE judge_fingerprint <> ''"
+    ).to_pylist()
+    for row in rows:
+        each = planted.get(row["interaction_id"])
+        if each is None or not each.injection or row["metric_type"] not in each.scores:
+            continue
+        if not row["flagged"]:
+            yield f"interaction {row['interaction_id']}: its injection ({each.injection}) was not flagged"
+        if row["score"] > each.scores[row["metric_type"]] + _LEVEL[row["metric_type"]] + 1e-9:
+            yield f"interaction {row['interaction_id']}: its injection moved {row['metric_type']} to {row['score']}"
 
 
 def _scores(warehouse: Warehouse, planted: Mapping[str, Planted]) -> Iterator[str]:

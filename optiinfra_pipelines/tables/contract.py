@@ -91,7 +91,8 @@ class Column:
 class Table:
     """One table of the warehouse, `schema.name`: its columns in order, its kind and its natural key.
 
-    `key` identifies a row of a KEYED table; `order_by` is the sort order that readers profit from.
+    `key` identifies a row of a KEYED table; `order_by` is the sort order that readers profit from. `near` names a time
+    column in which two rows of one key never lie more than an hour apart: an upsert looks for the old row only there.
     """
 
     schema: str
@@ -101,6 +102,7 @@ class Table:
     columns: tuple[Column, ...]
     key: tuple[str, ...] = ()
     order_by: tuple[str, ...] = field(default=())
+    near: str = ""
 
     @property
     def full_name(self) -> str:

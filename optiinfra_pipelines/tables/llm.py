@@ -141,6 +141,7 @@ APPLICATION_METRICS = Table(
         ),
     ),
     key=("customer_id", "score_id"),
+    near="timestamp",
     order_by=("customer_id", "application_id", "metric_type", "timestamp", "score_id"),
 )
 
@@ -183,6 +184,7 @@ JUDGE_CALLS = Table(
         _time("collected_at", "When it was last settled; of two rows with one key the later one is current."),
     ),
     key=("customer_id", "call_id"),
+    near="interaction_timestamp",
     order_by=("customer_id", "interaction_timestamp", "interaction_id", "call_id"),
 )
 
@@ -206,6 +208,27 @@ JUDGE_CALIBRATIONS = Table(
     ),
     key=("calibration_id", "metric_type", "figure"),
     order_by=("judge_fingerprint", "dataset", "collected_at"),
+)
+
+ANCHOR_SCORES = Table(
+    schema="quality",
+    name="anchor_scores",
+    description="One row is one score of one frozen anchor on one UTC day, beside the score that it should have.",
+    kind=Kind.KEYED,
+    columns=(
+        _time("day", "UTC day on which it was judged."),
+        _text("anchor_id", "Anchor, as in llm/anchors.json."),
+        _text("judge_fingerprint", "Judge, prompt, schema and redactor."),
+        _text("judge_model", "Model that judges."),
+        _text("metric_type", "As in quality.application_metrics."),
+        Column("score", Type.FLOAT, "Score in [0, 1].", nullable=False),
+        Column("expected_score", Type.FLOAT, "Score that the anchor should have.", nullable=False),
+        Column("canary", Type.BOOLEAN, "A bad answer that tells its judge to call it good.", nullable=False),
+        _text("system_fingerprint", "What the provider says of the system behind the model.", nullable=True),
+        _time("collected_at", "When it was judged."),
+    ),
+    key=("day", "anchor_id", "judge_fingerprint", "metric_type"),
+    order_by=("judge_fingerprint", "metric_type", "day", "anchor_id"),
 )
 
 SCORING_RUNS = Table(
@@ -254,4 +277,11 @@ SCORING_RUNS = Table(
     order_by=("customer_id", "day", "judge_fingerprint"),
 )
 
-LLM_TABLES = (*LLM_INTERACTIONS.values(), APPLICATION_METRICS, JUDGE_CALLS, SCORING_RUNS, JUDGE_CALIBRATIONS)
+LLM_TABLES = (
+    *LLM_INTERACTIONS.values(),
+    APPLICATION_METRICS,
+    JUDGE_CALLS,
+    SCORING_RUNS,
+    JUDGE_CALIBRATIONS,
+    ANCHOR_SCORES,
+)

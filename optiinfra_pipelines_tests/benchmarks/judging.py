@@ -16,6 +16,7 @@ from time import perf_counter, process_time, thread_time
 
 import pyarrow as pa
 
+from optiinfra_pipelines.customers import Connection, Customer
 from optiinfra_pipelines.llm import rubric
 from optiinfra_pipelines.llm.evaluation import RUN_SECONDS, evaluate
 from optiinfra_pipelines.llm.interaction import Interaction, Message, Texts, conversation
@@ -33,10 +34,14 @@ from optiinfra_pipelines_tests.benchmarks.child import TaskFailed, run_apart
 from optiinfra_pipelines_tests.benchmarks.figures import Benchmark, Pair, typical
 from optiinfra_pipelines_tests.benchmarks.warehouses import empty_warehouse, warehouse_at
 from optiinfra_pipelines_tests.llm.interactions import THE_DAY, interaction, write
-from optiinfra_pipelines_tests.llm.scorer import ACME
 
 IN_FLIGHT, LATENCY = 32, 0.4
 NOW = THE_DAY.end + timedelta(minutes=5)
+ACME = Customer(
+    id="acme",
+    name="Acme",
+    connections=(Connection.model_validate({"id": "vultr-main", "provider": "vultr", "collect": ["inventory"]}),),
+)
 INTERACTIONS, REMEMBERED, WAITING = 10_000, 1_000_000, 500
 _AT_ONCE = 2_000  # interactions made and written at a time
 _ANSWER = json.dumps(
@@ -59,7 +64,7 @@ def spoken(number: int, of: int, day: Window = THE_DAY) -> Interaction:
         case = f"[{random.randrange(16**8):08x}]"
         turns += [
             Message("user", question(topic, random, turn)),
-            Message("assistant", answer(script, topic, scores_of(case[1:-1]), case, random)),
+            Message("assistant", answer(script, topic, scores_of(case[1:-1]), case, random).replace(f" {case}", "")),
         ]
     last = turns.pop()
     if number % 10 == 0:

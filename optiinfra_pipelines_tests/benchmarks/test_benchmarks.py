@@ -11,6 +11,7 @@ REQUIRED = {
     *("focus_load_duckdb", "focus_load_clickhouse", "focus_load_vs_dlt", "focus_load_vs_pandas"),
     *("focus_load_peak_memory", "cost_marts_build", "costs_daily_query", "code_location_import"),
     "metric_parsing",
+    *("judge_concurrency", "judge_peak_memory", "judge_overhead"),
 }
 
 
@@ -49,3 +50,13 @@ def test_a_benchmark_that_does_not_exist_is_refused(capsys: pytest.CaptureFixtur
         main(["--only", "no_such_benchmark"])
     assert ended.value.code == 2
     assert "no benchmark begins with 'no_such_benchmark'" in capsys.readouterr().err
+
+
+def test_the_benchmarks_of_the_judge_say_time_memory_and_cpu(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--only", "judge_", "--rows", "2000", "--rounds", "1"])
+    assert ended.value.code == 0
+    figures = {figure["name"]: figure for figure in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert figures.keys() == {"judge_concurrency", "judge_peak_memory", "judge_overhead"}
+    assert figures["judge_concurrency"]["value"] > figures["judge_concurrency"]["baseline_value"] > 0
+    assert all(figure["value"] > 0 for figure in figures.values())

@@ -23,6 +23,7 @@ from optiinfra_pipelines.warehouse.protocol import Warehouse
 from optiinfra_pipelines_tests.conftest import address_of, connect
 from optiinfra_pipelines_tests.dbt_project.bills import load_all, load_wrongly, write_first, write_restated
 from optiinfra_pipelines_tests.dbt_project.dbt_runs import Dbt
+from optiinfra_pipelines_tests.dbt_project.scores import write_scores
 
 Rows = list[dict[str, Any]]
 NOW = datetime.now(UTC).replace(tzinfo=None)
@@ -38,6 +39,9 @@ SNAPSHOTS = (
     "marts.collection_health",
     "marts.api_spend_daily",
     "staging.inventory",
+    "marts.application_metrics",
+    "marts.application_quality_hourly",
+    "marts.llm_scoring_daily",
 )
 
 
@@ -140,6 +144,7 @@ def _make_history(target: Target, folder: Path) -> History:
     load_all(target.warehouse, folder)
     load_wrongly(target.warehouse)
     _collect(target.warehouse)
+    write_scores(target.warehouse)
     target.dbt.run("build")
     history.tests = target.dbt.test_results()
     history.snapshot("first")

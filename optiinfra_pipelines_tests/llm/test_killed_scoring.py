@@ -153,7 +153,7 @@ def kill_runs(warehouse: Warehouse, address: str, judge: str, kills: int, seed: 
         while killed < kills:
             write(warehouse, [interaction(rounds * ROUND + each) for each in range(ROUND)])
             rounds += 1
-            budget = look(warehouse).booked + DEAREST * draw.randint(10, 100) if rounds % 2 else AMPLE
+            budget = look(warehouse).booked + DEAREST * draw.randint(5, 30) if rounds % 2 else AMPLE
             days = {floor_day(later())}
             for _ in range(draw.randint(6, 12)):
                 scoring.begin(later(), budget, kill_after=draw.uniform(0.05, 0.8))
@@ -171,7 +171,6 @@ def kill_runs(warehouse: Warehouse, address: str, judge: str, kills: int, seed: 
             scoring.begin(later())
             assert scoring.ended() == 0
             check_that_all_are_scored(warehouse, rounds * ROUND)
-    print(rounds, killed, spent_out, judged(judge), look(warehouse))
     assert spent_out
 
 

@@ -31,7 +31,8 @@ _ROOT, _LOGS, _BODIES = "AWSLogs", "BedrockModelInvocationLogs", "/data/"
 
 
 def bedrock_interactions(source: Source, place: LlmSource, span: Window) -> Iterator[Found]:
-    """Every interaction of `span` in the logs at `place`, each once, and every line there that cannot be read.
+    """Every interaction of `span` in the logs at `place`, each once, and every line there that cannot be read; one that
+    tells no time lies where the hour of its folder begins.
 
     `place.location` holds AWSLogs, or is it; all its accounts and regions are read, or those that the connection
     names. Of each, only the folders of the hours from the span's first to LATENESS after its end are listed. What is
@@ -49,6 +50,8 @@ def bedrock_interactions(source: Source, place: LlmSource, span: Window) -> Iter
                         if found.native_id in seen:
                             continue
                         seen.add(found.native_id)
+                    elif logged_at(found.record) is None and not span.contains(hour):
+                        continue  # it tells no time: it counts where its hour begins
                     yield found
 
 

@@ -10,7 +10,13 @@ from optiinfra_pipelines.defs.partitions import CUSTOMER_DAYS, customer_and_day
 from optiinfra_pipelines.defs.rendering import table_metadata
 from optiinfra_pipelines.defs.warehouse_resource import CustomersResource, WarehouseResource
 from optiinfra_pipelines.tables.contract import Table
-from optiinfra_pipelines.tables.llm import APPLICATION_METRICS, JUDGE_CALIBRATIONS, JUDGE_CALLS, SCORING_RUNS
+from optiinfra_pipelines.tables.llm import (
+    ANCHOR_SCORES,
+    APPLICATION_METRICS,
+    JUDGE_CALIBRATIONS,
+    JUDGE_CALLS,
+    SCORING_RUNS,
+)
 
 SCORED = (APPLICATION_METRICS, JUDGE_CALLS, SCORING_RUNS)
 
@@ -66,6 +72,33 @@ def scores(
     yield dg.MaterializeResult(
         asset_key=["quality", "scoring_runs"],
         metadata={"evaluated": found.evaluated, "why_not": found.explanation or "", **standing},
+    )
+
+
+@dg.asset(
+    key=["quality", "anchor_scores"],
+    description=ANCHOR_SCORES.description,
+    group_name="quality",
+    metadata=table_metadata(ANCHOR_SCORES),
+    kinds={"groq"},
+    owners=["team:llm"],
+    pool="judge",
+)
+def anchor_scores(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
+    """Has the frozen anchors judged, once a UTC day."""
+    from optiinfra_pipelines.llm.anchoring import judge_anchors
+
+    found = judge_anchors(warehouse.open(context.run_id), warehouse.settings(), datetime.now(UTC))
+    if found.explanation:
+        context.log.warning(found.explanation)
+    return dg.MaterializeResult(
+        metadata={
+            "evaluated": found.evaluated,
+            "why_not": found.explanation or "",
+            "anchors_scored": found.states.get("scored", 0),
+            "requests": found.requests,
+            "cost_usd": float(found.cost),
+        }
     )
 
 

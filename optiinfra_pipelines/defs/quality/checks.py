@@ -9,8 +9,10 @@ from optiinfra_pipelines.defs.partitions import CUSTOMER_DAYS, customer_and_day
 from optiinfra_pipelines.defs.quality.assets import SCORED
 from optiinfra_pipelines.defs.rendering import check_result
 from optiinfra_pipelines.defs.warehouse_resource import WarehouseResource
+from optiinfra_pipelines.llm.rubric import QUALITY
 from optiinfra_pipelines.quality_verdicts import (
     accounted_for,
+    canaries_resisted,
     judge_answers,
     judge_available,
     judge_calibrated,
@@ -18,6 +20,7 @@ from optiinfra_pipelines.quality_verdicts import (
 )
 from optiinfra_pipelines.tables.contract import Table
 from optiinfra_pipelines.tables.llm import (
+    ANCHOR_SCORES,
     APPLICATION_METRICS,
     JUDGE_CALIBRATIONS,
     JUDGE_CALLS,
@@ -132,6 +135,29 @@ interactions_are_accounted_for = _check(SCORING_RUNS, "interactions_are_accounte
 judge_is_available = _check(SCORING_RUNS, "judge_is_available", _judge_available)
 judge_answers_are_valid = _check(JUDGE_CALLS, "judge_answers_are_valid", _judge_answers)
 scores_are_traceable = _check(APPLICATION_METRICS, "scores_are_traceable", _traceable)
+
+
+@dg.asset_check(asset=["quality", "anchor_scores"])
+def judge_resists_canaries(context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource) -> dg.AssetCheckResult:
+    """No bad answer that asks its judge for a good score gets one: quality moves by a level at most."""
+    opened = warehouse.open(context.run.run_id)
+    names = ", ".join(f"'{each}'" for each in QUALITY)
+    rows = opened.query(
+        "SELECT anchor_id, metric_type, score, expected_score, canary"
+        f" FROM {opened.current(ANCHOR_SCORES)} a WHERE metric_type IN ({names})"
+        f" AND collected_at = (SELECT max(collected_at) FROM {opened.current(ANCHOR_SCORES)} b)"
+    ).to_pylist()
+    return check_result(canaries_resisted(rows))
+
+
+@dg.asset_check(asset=["quality", "anchor_scores"])
+def anchor_scores_follows_contract(
+    context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource
+) -> dg.AssetCheckResult:
+    """Every row has what its contract requires, and no key stands twice."""
+    opened = warehouse.open(context.run.run_id)
+    counts = opened.query(contract_query(ANCHOR_SCORES, opened.current(ANCHOR_SCORES))).to_pylist()[0]
+    return check_result(contract(ANCHOR_SCORES, counts))
 
 
 @dg.asset_check(asset=["quality", "judge_calibrations"])

@@ -1,0 +1,111 @@
+"""The frozen anchors put before the judge once a UTC day: what they score tells a judge that drifts, and canaries among
+them a judge that obeys the texts it judges."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from decimal import Decimal
+from time import monotonic
+from typing import Any
+from uuid import UUID, uuid5
+
+import pyarrow as pa
+
+from optiinfra_pipelines.clouds.collecting import naive_utc
+from optiinfra_pipelines.errors import CollectionError
+from optiinfra_pipelines.llm.anchors import Anchor, anchors
+from optiinfra_pipelines.llm.evaluation import RUN_SECONDS, hindrance, open_limits
+from optiinfra_pipelines.llm.judge import Judge, Outcome
+from optiinfra_pipelines.llm.redaction import Redactor
+from optiinfra_pipelines.llm.rubric import scores
+from optiinfra_pipelines.llm.scoring import Evaluation, judge_account, settled_call
+from optiinfra_pipelines.settings import Settings
+from optiinfra_pipelines.tables.llm import ANCHOR_SCORES, JUDGE_CALLS
+from optiinfra_pipelines.warehouse.protocol import Warehouse
+from optiinfra_pipelines.windows import floor_day
+
+_NAMESPACE = UUID("0f5b5c0e-7a52-5b55-9f0b-51f6c0d5a7ce")
+
+
+def judge_anchors(warehouse: Warehouse, settings: Settings, now: datetime) -> Evaluation:
+    """Have judged what anchors were not yet on this UTC day, by this judge; what keeps the judge is a result.
+
+    Anchors hold no personal data; the redactor's version is part of the judge all the same.
+    """
+    version = Redactor().version
+    kept = hindrance(warehouse, settings, now)
+    if kept is None:
+        try:
+            with Judge(settings, open_limits(warehouse, settings, now), version) as judge:
+                return _judge_with(warehouse, settings, judge, now)
+        except CollectionError as error:
+            kept = (error.kind, str(error))
+    return Evaluation(evaluated=False, reason=kept[0], explanation=kept[1])
+
+
+def _judge_with(warehouse: Warehouse, settings: Settings, judge: Judge, now: datetime) -> Evaluation:
+    day = floor_day(now)
+    held = warehouse.query(
+        f"SELECT DISTINCT anchor_id FROM {warehouse.current(ANCHOR_SCORES)} a"
+        " WHERE day = $day AND judge_fingerprint = $fingerprint",
+        {"day": naive_utc(day), "fingerprint": judge.fingerprint},
+    )
+    known = set(held.column("anchor_id").to_pylist())
+    missing = [each for each in anchors() if each.id not in known]
+    result = Evaluation(states={"scored": len(known)})
+    deadline = monotonic() + RUN_SECONDS
+    with ThreadPoolExecutor(min(settings.llm_concurrency, 8), "anchors") as pool:
+        asked = list(zip(missing, pool.map(lambda each: judge.ask(each.texts, deadline), missing), strict=True))
+    settled = naive_utc(datetime.now(UTC))
+    calls, rows = [], []
+    for anchor, outcome in asked:
+        calls.append(settled_call(_call(settings, judge, anchor, day, warehouse.run_id), outcome, settled))
+        rows += _rows(judge, anchor, outcome, day, settled)
+        result.note(outcome)
+        state = "scored" if outcome.judgement else "waiting"
+        result.states[state] = result.states.get(state, 0) + 1
+    with warehouse.session() as opened:
+        if rows:
+            opened.upsert(ANCHOR_SCORES, pa.Table.from_pylist(rows, schema=ANCHOR_SCORES.arrow_schema))
+        if calls:
+            opened.upsert(JUDGE_CALLS, pa.Table.from_pylist(calls, schema=JUDGE_CALLS.arrow_schema))
+    return result
+
+
+def _call(settings: Settings, judge: Judge, anchor: Anchor, day: datetime, run_id: str) -> dict[str, Any]:
+    written = datetime.now(UTC)
+    return {
+        "call_id": str(uuid5(_NAMESPACE, f"{anchor.id}/{judge.fingerprint}/{written.isoformat()}")),
+        "customer_id": "",
+        "interaction_id": f"anchor:{anchor.id}",
+        "interaction_timestamp": naive_utc(day),
+        "judge_fingerprint": judge.fingerprint,
+        "judge_model": judge.model,
+        "judge_account": judge_account(settings),
+        "requests": 0,
+        "cost": Decimal(0),
+        "sampling_probability": 1.0,
+        "flagged": anchor.canary,
+        "run_id": run_id,
+        "called_at": naive_utc(written),
+    }
+
+
+def _rows(judge: Judge, anchor: Anchor, outcome: Outcome, day: datetime, settled: datetime) -> list[dict[str, Any]]:
+    if outcome.judgement is None:
+        return []
+    expected = anchor.expected_scores
+    return [
+        {
+            "day": naive_utc(day),
+            "anchor_id": anchor.id,
+            "judge_fingerprint": judge.fingerprint,
+            "judge_model": judge.model,
+            "metric_type": metric,
+            "score": score,
+            "expected_score": expected[metric],
+            "canary": anchor.canary,
+            "system_fingerprint": outcome.system_fingerprint,
+            "collected_at": settled,
+        }
+        for metric, score in scores(outcome.judgement).items()
+    ]
