@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from optiinfra_pipelines_tests.benchmarks.bench import Bench
 from optiinfra_pipelines_tests.benchmarks.child import TaskFailed
 from optiinfra_pipelines_tests.benchmarks.figures import Figure, table
+from optiinfra_pipelines_tests.benchmarks.gate import GATE
 from optiinfra_pipelines_tests.benchmarks.imports import IMPORTS
 from optiinfra_pipelines_tests.benchmarks.judging import JUDGING
 from optiinfra_pipelines_tests.benchmarks.load import LOADS, MEMORY
@@ -17,7 +18,7 @@ from optiinfra_pipelines_tests.benchmarks.privacy import PRIVACY
 from optiinfra_pipelines_tests.benchmarks.rivals import RIVALS
 from optiinfra_pipelines_tests.benchmarks.tick import TICKS
 
-BENCHMARKS = LOADS + MEMORY + RIVALS + MARTS + TICKS + PARSING + IMPORTS + PRIVACY + JUDGING
+BENCHMARKS = LOADS + MEMORY + RIVALS + MARTS + TICKS + PARSING + IMPORTS + PRIVACY + JUDGING + GATE
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -25,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m optiinfra_pipelines_tests.benchmarks",
         description="Measures the product beside its baselines, by turns, each in a process of its own. All of it takes"
-        " about a quarter of an hour and, in the folder of temporary files, 10 GB.",
+        " about half an hour and, in the folder of temporary files, 10 GB.",
         epilog="Benchmarks: " + ", ".join(benchmark.name for benchmark in BENCHMARKS),
     )
     parser.add_argument("--only", default="", metavar="PREFIX", help="only benchmarks whose name begins with this")

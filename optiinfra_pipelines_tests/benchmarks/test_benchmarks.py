@@ -12,6 +12,10 @@ REQUIRED = {
     *("focus_load_peak_memory", "cost_marts_build", "costs_daily_query", "code_location_import"),
     "metric_parsing",
     *("judge_concurrency", "judge_peak_memory", "judge_overhead"),
+    *("redaction_recall", "redaction_false_alterations"),
+    *("gate_false_alarms_n5", "gate_false_alarms_n20", "gate_false_alarms_n50", "gate_delay_12_points_n20"),
+    *("gate_delay_5_points_n20", "gate_reject_no_change", "gate_approve_5_points", "gate_reject_12_points_n200"),
+    *("gate_96_looks", "gate_7_metrics", "gate_sessions", "gate_day_night", "gate_1000_applications"),
 }
 
 
