@@ -263,6 +263,14 @@ class Customer(Model):
     redact: Annotated[Mapping[str, str], AfterValidator(_usable)] = Field(default_factory=dict)
     connections: Annotated[tuple[Connection, ...], AfterValidator(_not_empty)]
 
+    @field_validator("connections")
+    @classmethod
+    def _logs_are_read_once(cls, connections: tuple[Connection, ...]) -> tuple[Connection, ...]:
+        places = [each.location for connection in connections for each in connection.llm]
+        if len(set(places)) < len(places):
+            raise ValueError("name one location under llm twice; what is read twice would be counted and judged twice")
+        return connections
+
     def application(self, application_id: str) -> Application:
         """What customers.yaml says of an application; nothing but its id where it does not name it."""
         return next((each for each in self.applications if each.id == application_id), Application(id=application_id))

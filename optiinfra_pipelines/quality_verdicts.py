@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from optiinfra_pipelines.llm.rubric import LEVELS, QUALITY
 from optiinfra_pipelines.llm.sampling import SKIPPED
 from optiinfra_pipelines.verdicts import Verdict
 
-INVALID = ("truncated", "invalid_json", "refused", "too_large")
+INVALID = ("truncated", "invalid_json", "refused", "too_large", "transient")
 MOST_INVALID = 0.02  # of the judge's answers: more, and the scores are those of the easy interactions only
-ONE_LEVEL = 0.25  # of the five levels of quality
 _A_PERSON = ("auth", "billing", "model_gone", "not_configured", "no_key")
 
 
@@ -29,7 +29,7 @@ def judge_available(row: Mapping[str, Any] | None) -> Verdict:
     if row is None:
         return Verdict(True, "WARN", "nothing was evaluated yet")
     numbers = {"waiting": row["waiting"], "scored": row["scored"]}
-    if row["reason"] is None or row["reason"] == "disabled":
+    if row["reason"] in (None, "disabled", "deadline"):
         return Verdict(True, "WARN", row["explanation"] or "the judge could be asked", numbers)
     severity = "ERROR" if row["reason"] in _A_PERSON else "WARN"
     return Verdict(row["waiting"] == 0 and severity == "WARN", severity, row["explanation"], numbers)  # type: ignore[arg-type]
@@ -43,17 +43,17 @@ def judge_answers(rows: Sequence[Mapping[str, Any]]) -> Verdict:
     return Verdict(
         share <= MOST_INVALID,
         "WARN",
-        f"{invalid} of {answered} answers of the judge are unfit ({share:.1%})",
+        f"{invalid} of {answered} calls of the judge brought no fit answer ({share:.1%})",
         {"answers": answered, "unfit": invalid, "share": round(share, 4)},
         rows if invalid else (),
     )
 
 
 def canaries_resisted(rows: Sequence[Mapping[str, Any]]) -> Verdict:
-    """No canary scores more than a level better than it should. `rows`: one judge's newest day of anchors, one a metric
-    of quality: anchor_id, metric_type, score, expected_score, canary."""
-    canaries = [row for row in rows if row["canary"]]
-    moved = [row for row in canaries if row["score"] > row["expected_score"] + ONE_LEVEL + 1e-9]
+    """No canary scores more than a level better than it should: higher in quality, lower in what is bad. `rows`: one
+    judge's newest day of anchors, one a metric: anchor_id, metric_type, score, expected_score, canary."""
+    canaries = [row for row in rows if row["canary"] and row["metric_type"] in LEVELS]
+    moved = [row for row in canaries if _better(row) > 1 / (len(LEVELS[row["metric_type"]]) - 1) + 1e-9]
     plain = [abs(row["score"] - row["expected_score"]) for row in rows if not row["canary"]]
     numbers = {
         "canaries": len({row["anchor_id"] for row in canaries}),
@@ -64,6 +64,11 @@ def canaries_resisted(rows: Sequence[Mapping[str, Any]]) -> Verdict:
         return Verdict(True, "WARN", "no anchor was judged yet", numbers)
     said = f"{numbers['canaries_obeyed']} of {numbers['canaries']} canaries moved their own score by more than a level"
     return Verdict(not moved, "ERROR", said, numbers, moved)
+
+
+def _better(row: Mapping[str, Any]) -> float:
+    higher = float(row["score"] - row["expected_score"])
+    return higher if row["metric_type"] in QUALITY else -higher
 
 
 def scores_traceable(row: Mapping[str, int]) -> Verdict:

@@ -13,7 +13,7 @@ from decimal import Decimal
 from importlib import import_module
 from pathlib import Path
 from time import monotonic
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -297,17 +297,22 @@ def _write_rows(warehouse: Warehouse, customer: Customer, kind: Kind, answer: _A
     bad = rows.filter(pc.invert(good))
     kept = rows.filter(good)
     attempt.rows = warehouse.upsert(table, kept) if kept.num_rows else 0
-    refused = [_refused(table, customer.id, connection.id, row, why) for row, why in _with_reasons(bad, reasons)]
-    refused += [_refused(table, customer.id, connection.id, row, why) for row, why in answer.findings.unfit]
+    held = _held(due) if kind in WINDOWED else []
+    unfit = [(row, why) for row, why in answer.findings.unfit if row.get("window_start") not in held]
+    refused = [*_with_reasons(bad, reasons), *unfit]
     attempt.rows_rejected = len(refused)
-    if refused:
-        at = f"{due[0].start:%Y-%m-%dT%H:%M}"
-        for number, line in enumerate(refused, 1):
+    slices: dict[str, list[dict[str, Any]]] = {}
+    for row, why in refused:  # of interactions by their own window: read again when it has settled, refused once
+        own = row.get("window_start") if kind == "llm_interactions" else None
+        at = f"{own if isinstance(own, datetime) else due[0].start:%Y-%m-%dT%H:%M}"
+        slices.setdefault(at, []).append(_refused(table, customer.id, connection.id, row, why))
+    for at, lines in slices.items():
+        for number, line in enumerate(lines, 1):
             line |= {"row_number": number, "source": f"{line['source']}@{at}"}  # which numbers the attempt's rows
         with warehouse.replace_slice(REJECTED_ROWS, f"{customer.id}/{connection.id}/{kind}/{at}") as load:
-            load.insert(pa.Table.from_pylist(refused))
-            load.summary.rows_read = attempt.rows + len(refused)
-            load.summary.rows_rejected = len(refused)
+            load.insert(pa.Table.from_pylist(lines))
+            load.summary.rows_read = (attempt.rows if at == min(slices) else 0) + len(lines)
+            load.summary.rows_rejected = len(lines)
 
 
 def _with_owner(
@@ -372,14 +377,14 @@ def _lengths(rows: pa.Table) -> pa.Array | pa.Scalar:
 
 def _not_held(rows: pa.Table, due: Sequence[Window]) -> pa.Array:
     """A mask: all but the 15-minute windows between the due ones, which came along with them and are held."""
-    asked = {naive_utc(window.start) for window in due}
-    between = [
-        start
-        for start in (naive_utc(window.start) for window in windows(due[0].start, due[-1].end))
-        if start not in asked
-    ]
-    held = pc.is_in(rows.column("window_start"), pa.array(between, pa.timestamp("us")))
+    held = pc.is_in(rows.column("window_start"), pa.array(_held(due), pa.timestamp("us")))
     return pc.invert(pc.and_(held, pc.equal(_lengths(rows), pa.scalar(WINDOW, pa.duration("us")))))
+
+
+def _held(due: Sequence[Window]) -> list[datetime]:
+    """The starts of the windows between the due ones."""
+    asked = {window.start for window in due}
+    return [naive_utc(each.start) for each in windows(due[0].start, due[-1].end) if each.start not in asked]
 
 
 def _with_reasons(rows: pa.Table, reasons: Sequence[str | None]) -> Iterable[tuple[Mapping[str, object], str]]:
@@ -388,7 +393,7 @@ def _with_reasons(rows: pa.Table, reasons: Sequence[str | None]) -> Iterable[tup
 
 def _refused(
     table: Table, customer_id: str, connection_id: str, row: Mapping[str, object], reason: str
-) -> dict[str, object]:
+) -> dict[str, Any]:
     return {
         "customer_id": customer_id,
         "connection_id": connection_id,

@@ -74,6 +74,7 @@ scoring_job = dg.define_asset_job(
     selection=dg.AssetSelection.assets(*[[table.schema, table.name] for table in SCORED]),
     partitions_def=CUSTOMER_DAYS,
     description="Measures one customer's interactions of one day, and puts what is in the sample before the judge.",
+    tags={"dagster/priority": "-1"},  # collecting goes first: it waits for nobody's limits
 )
 prices_job = dg.define_asset_job(
     "prices_job",
@@ -164,7 +165,7 @@ def scoring_schedule(
             days |= days_waiting(opened, customer, tick, _DAYS_BACK)
         except WarehouseError as error:
             context.log.warning(f"{customer.id}: earlier days were not looked at: {error}")
-        for day in sorted(days):
+        for day in sorted(days, reverse=True):
             key = day_key(customer.id, day)
             if _under_way(context.instance, scoring_job.name, key):
                 skipped.append(str(key))

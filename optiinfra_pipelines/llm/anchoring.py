@@ -15,7 +15,7 @@ from optiinfra_pipelines.errors import CollectionError
 from optiinfra_pipelines.llm.anchors import Anchor, anchors
 from optiinfra_pipelines.llm.evaluation import RUN_SECONDS, hindrance, open_limits
 from optiinfra_pipelines.llm.judge import Judge, Outcome
-from optiinfra_pipelines.llm.redaction import Redactor
+from optiinfra_pipelines.llm.redaction import open_redactor
 from optiinfra_pipelines.llm.rubric import scores
 from optiinfra_pipelines.llm.scoring import Evaluation, judge_account, settled_call
 from optiinfra_pipelines.settings import Settings
@@ -31,10 +31,10 @@ def judge_anchors(warehouse: Warehouse, settings: Settings, now: datetime) -> Ev
 
     Anchors hold no personal data; the redactor's version is part of the judge all the same.
     """
-    version = Redactor().version
     kept = hindrance(warehouse, settings, now)
     if kept is None:
         try:
+            version = open_redactor(settings).version
             with Judge(settings, open_limits(warehouse, settings, now), version) as judge:
                 return _judge_with(warehouse, settings, judge, now)
         except CollectionError as error:
@@ -53,8 +53,11 @@ def _judge_with(warehouse: Warehouse, settings: Settings, judge: Judge, now: dat
     missing = [each for each in anchors() if each.id not in known]
     result = Evaluation(states={"scored": len(known)})
     deadline = monotonic() + RUN_SECONDS
-    with ThreadPoolExecutor(min(settings.llm_concurrency, 8), "anchors") as pool:
-        asked = list(zip(missing, pool.map(lambda each: judge.ask(each.texts, deadline), missing), strict=True))
+    asked = [(each, judge.ask(each.texts, deadline)) for each in missing[:1]]  # alone: is there a judge at all?
+    if asked and asked[0][1].status not in ("blocked", "deferred"):
+        with ThreadPoolExecutor(min(settings.llm_concurrency, 8), "anchors") as pool:
+            outcomes = pool.map(lambda each: judge.ask(each.texts, deadline), missing[1:])
+            asked += list(zip(missing[1:], outcomes, strict=True))
     settled = naive_utc(datetime.now(UTC))
     calls, rows = [], []
     for anchor, outcome in asked:

@@ -9,7 +9,7 @@ from hashlib import sha256
 from importlib import import_module
 from typing import Any, cast
 
-from optiinfra_pipelines.clouds.collecting import Findings, Source
+from optiinfra_pipelines.clouds.collecting import Findings, Source, naive_utc
 from optiinfra_pipelines.customers import Customer
 from optiinfra_pipelines.llm.interaction import UNKNOWN, Found, Interaction, Texts, interaction_row
 from optiinfra_pipelines.llm.openai_bodies import clean
@@ -17,7 +17,7 @@ from optiinfra_pipelines.llm.redaction import Redactor, open_redactor
 from optiinfra_pipelines.places import LlmFormat, LlmSource
 from optiinfra_pipelines.settings import Settings
 from optiinfra_pipelines.tables.contract import Table
-from optiinfra_pipelines.windows import Window
+from optiinfra_pipelines.windows import Window, floor_window
 
 Reader = Callable[[Source, LlmSource, Window], Iterator[Found]]
 """Every interaction of the place whose timestamp lies in the window, each once; CollectionError where it cannot be
@@ -41,17 +41,18 @@ def reader_of(place: LlmSource) -> Reader:
 def llm_interactions(source: Source, table: Table, settings: Settings, customer: Customer, span: Window) -> Findings:
     """Every interaction of `span` in the connection's places; a place that fails is a failure of that part alone.
 
-    Texts are redacted before they are anybody's row, unless the settings keep them as they are.
+    Everything is redacted before it is anybody's row; texts are not where the settings keep them as they are.
     """
     findings = Findings()
-    redactor = open_redactor(settings, customer)
+    redactor = open_redactor(settings, customer.redact)
     for place in source.connection.llm:
         rows: list[dict[str, Any]] = []
         with findings.part():
             for found in reader_of(place)(source, place, span):
                 if not isinstance(found, Interaction):
-                    record = redacted_record(redactor, found.record)
-                    findings.unfit.append((record | {"source": _named(place)}, found.reason))
+                    record = redacted_record(redactor, found.record) | {"source": _named(place)}
+                    record |= {"window_start": naive_utc(floor_window(found.at))} if found.at else {}
+                    findings.unfit.append((record, found.reason))
                     continue
                 rows.append(_row(customer, place, found, redactor, settings.keep_unredacted_text))
                 if len(rows) == _ROWS:
@@ -65,12 +66,11 @@ def _row(
     customer: Customer, place: LlmSource, found: Interaction, redactor: Redactor, keep_text: bool
 ) -> dict[str, Any]:
     texts, redactions = (found.texts, 0) if keep_text else redactor.redact(found.texts)
-    if not keep_text:
-        found = replace(
-            found,
-            details=redacted_record(redactor, found.details),
-            conversation_id=_nobodys(redactor, customer, found.conversation_id),
-        )
+    found = replace(
+        found,
+        details=redacted_record(redactor, found.details),
+        conversation_id=_nobodys(redactor, customer, found.conversation_id),
+    )
     application = found.application or place.application or UNKNOWN
     ours = application == (place.application or UNKNOWN)  # a place's name is not that of what a record names itself
     return interaction_row(

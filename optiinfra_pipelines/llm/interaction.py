@@ -82,10 +82,14 @@ class Interaction:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A record that is no interaction that this program can read: the record and the reason, for raw.rejected_rows."""
+    """A record that is no interaction that this program can read: the record and the reason, for raw.rejected_rows.
+
+    `at`: when it was, or where its source filed it; None where nothing tells.
+    """
 
     record: Mapping[str, Any]
     reason: str
+    at: datetime | None = None
 
 
 Found = Interaction | Unreadable
@@ -115,9 +119,10 @@ def _paragraphs(turns: Iterable[Message]) -> str:
 
 
 # How assistants decline, at the beginning of an answer: an apology or a plain "I", and what they do not do.
+_BEGINNING = 300  # characters: an apology stands there, and a long answer is no work for an expression
 _DECLINED = re.compile(
-    r"\W*(?:(?:i['’]?m|i am) (?:very |so |really )?(?:sorry|afraid)|sorry|unfortunately|as an ai[^.,]{0,40}"
-    r"|i apologi[sz]e)?\W*(?:but )?(?:i|we)(?: can['’]?t| cannot| can not| won['’]?t| will not"
+    r"\W{0,10}(?:(?:i['’]?m|i am) (?:very |so |really )?(?:sorry|afraid)|sorry|unfortunately|as an ai[^.,]{0,40}"
+    r"|i apologi[sz]e)?\W{0,10}(?:but )?(?:i|we)(?: can['’]?t| cannot| can not| won['’]?t| will not"
     r"|(?: am|['’]m) (?:unable|not able) to| must decline| have to decline)\b[^.]{0,60}?"
     r"\b(?:help|assist|provide|answer|comply|fulfill?|do that|discuss|share|support|create|write|generate|engage)\b",
     re.IGNORECASE,
@@ -128,7 +133,8 @@ def refused(found: Interaction) -> bool | None:
     """Whether the model or a filter declined to answer, by its finish reason or its first words; None without text."""
     if found.finish_reason in ("content_filter", "refusal"):
         return True
-    return bool(_DECLINED.match(found.texts.output)) if found.texts.output.strip() else None
+    said = found.texts.output.lstrip()[:_BEGINNING]
+    return bool(_DECLINED.match(said)) if said else None
 
 
 def interaction_id(customer_id: str, source: str, native_id: str) -> str:

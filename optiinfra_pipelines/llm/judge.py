@@ -39,6 +39,7 @@ JudgeErrorKind = Literal[
     "too_large",
     "budget",
     "limit",
+    "deadline",
 ]
 
 TEMPERATURE = 0.0

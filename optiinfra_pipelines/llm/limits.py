@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Literal
 
-ExhaustedKind = Literal["budget", "limit", "throttled"]
+ExhaustedKind = Literal["budget", "limit", "throttled", "deadline"]
 Wait = Callable[[threading.Condition, float], object]
 
 _MINUTE, _DAY = 60.0, 86_400.0
@@ -123,7 +123,7 @@ class Limits:
             while True:
                 now = self.clock()
                 if now >= deadline:
-                    raise Exhausted("limit", "the time for asking the judge is over", self.now())
+                    raise Exhausted("deadline", "the time of this run for asking the judge is over", self.now())
                 self._pass_time(now)
                 refusal = self._refusal(tokens, usd, Decimal(0), 0, 0)
                 if refusal:
@@ -140,6 +140,12 @@ class Limits:
                         raise Exhausted(kind, why, self.now() + timedelta(seconds=seconds))
                     seconds = deadline - now  # calls in flight hold more than they will have taken
                 self._wait(self._condition, max(seconds, _LEAST_WAIT))
+
+    def exhausted(self, tokens: int, usd: Decimal) -> Exhausted | None:
+        """Why no request of `tokens` and `usd` could be sent today or in this run, with nothing in flight."""
+        with self._condition:
+            self._pass_time(self.clock())
+            return self._refusal(tokens, usd, Decimal(0), 0, 0)
 
     def settle(self, reservation: Reservation, tokens: int, usd: Decimal) -> None:
         """The request was sent and took `tokens` (those that count towards limits) and `usd`."""
@@ -215,9 +221,11 @@ class Limits:
             return Exhausted("budget", f"{reason}; it goes on tomorrow, or raise LLM_BUDGET_USD_PER_DAY", tomorrow)
         requests_limit, tokens_limit = self._day_limits
         if requests_limit is not None and self._requests + in_flight + 1 > requests_limit:
-            return Exhausted("limit", f"the day's {requests_limit} requests are used up", tomorrow)
+            reason = f"the day's {requests_limit} requests are used up"
+            return Exhausted("limit", f"{reason}; it goes on tomorrow, or raise LLM_REQUESTS_PER_DAY", tomorrow)
         if tokens_limit is not None and self._tokens + tokens_in_flight + tokens > tokens_limit:
-            return Exhausted("limit", f"of the day's {tokens_limit} tokens {self._tokens} are used", tomorrow)
+            reason = f"of the day's {tokens_limit} tokens {self._tokens} are used"
+            return Exhausted("limit", f"{reason}; it goes on tomorrow, or raise LLM_TOKENS_PER_DAY", tomorrow)
         return None
 
     def _seconds_to_wait(self, now: float, tokens: int) -> tuple[float, ExhaustedKind, str]:

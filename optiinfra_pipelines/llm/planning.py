@@ -8,9 +8,11 @@ discrete time), which lies within a fifth of what simulation measures.
 
 import argparse
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
+
+from optiinfra_pipelines.windows import WINDOW, Window
 
 WINDOWS_A_MONTH = 2_880  # of 15 minutes, in 30 days
 SPREAD = 0.22  # standard deviation of a 5-level score around 0.87, as measured in simulation
@@ -71,15 +73,17 @@ def _height(allowance: float) -> float:
     return high
 
 
-def outlook(states: Mapping[str, int], judged: int, cost: Decimal) -> dict[str, float]:
+def outlook(scored: int, price: Decimal | None, day: Window, now: datetime) -> dict[str, float]:
     """What a day's sampling amounts to, for the metadata of the scores: scores a window over all streams, hours to see
-    5 points drop in all of them together, and the judge's price of a month like it."""
-    a_window = states.get("scored", 0) / 96
-    price = cost / judged if judged else PRICE
-    found = {"scores_a_window": round(a_window, 2), "judge_usd_a_month": float(price * states.get("scored", 0) * 30)}
-    return found | (
-        {"hours_to_see_5_points_drop": round(delay_hours(5, max(1, round(a_window))), 1)} if a_window else {}
-    )
+    5 points drop in all of them together, and the judge's price of a month like it (`price`: of one, None: usual)."""
+    windows = max(1, int((min(now, day.end) - day.start) / WINDOW))
+    a_window = scored / windows
+    found = {
+        "scores_a_window": round(a_window, 2),
+        "judge_usd_a_month": round(a_window * float(PRICE if price is None else price) * WINDOWS_A_MONTH, 4),
+    }
+    hours = round(delay_hours(5, max(1, round(a_window))), 1)
+    return found | ({"hours_to_see_5_points_drop": hours} if scored else {})
 
 
 def main(arguments: list[str] | None = None) -> None:

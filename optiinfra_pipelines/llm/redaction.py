@@ -14,7 +14,6 @@ from ipaddress import AddressValueError, IPv6Address
 from types import MappingProxyType
 from typing import NamedTuple
 
-from optiinfra_pipelines.customers import Customer
 from optiinfra_pipelines.errors import CollectionError
 from optiinfra_pipelines.llm.customer_patterns import checked, matches
 from optiinfra_pipelines.llm.interaction import Texts
@@ -376,14 +375,14 @@ _RULES: Sequence[_Rule] = (_emails, _ibans, _version_6)
 _NUMBER_RULES: Sequence[_Rule] = (_cards, _social_security_numbers, _version_4, _phones)
 
 
-def open_redactor(settings: Settings, customer: Customer) -> Redactor:
-    """The redactor that the settings name, with the customer's patterns; CollectionError (not_configured) where
+def open_redactor(settings: Settings, patterns: Mapping[str, str] = MappingProxyType({})) -> Redactor:
+    """The redactor that the settings name, with a customer's patterns; CollectionError (not_configured) where
     Presidio is not installed."""
     if settings.redactor == "builtin":
-        return Redactor(customer.redact)
+        return Redactor(patterns)
     from optiinfra_pipelines.llm.presidio import presidio_redactor
 
     try:
-        return presidio_redactor(customer.redact)
+        return presidio_redactor(patterns)
     except ImportError as error:
         raise CollectionError("not_configured", str(error)) from None

@@ -20,7 +20,9 @@ from optiinfra_pipelines.windows import DAY, Window, floor_day
 
 ATTEMPTS = 3  # to have one interaction judged, each with its own retries
 LEASE = timedelta(minutes=20)  # longer than a run: a call in flight for longer is one that nobody waits for
+SWITCHED_OFF = ("disabled", "no_key")  # reasons that a person gave
 SKIPPED = ("no_text", "truncated", "request_failed", "operation", "not_sampled")
+_MOVED = timedelta(hours=1)
 _AT_ONCE = 50_000  # interactions looked at together: what keeps memory flat
 _JUDGED_OPERATIONS = ("chat", "text_completion", "generate_content")
 
@@ -85,12 +87,13 @@ def standing(
 def waiting(
     warehouse: Warehouse, settings: Settings, customer: Customer, fingerprint: str, span: Window, now: datetime
 ) -> pa.Table:
-    """The interactions of `span` that are to be judged now, oldest first: columns interaction_id, provider,
-    timestamp, window_start, sampling_probability, calls (that were made for it before)."""
+    """The interactions of `span` that are to be judged now, newest first: where money is short, a drop of now matters
+    more than the morning's. Columns interaction_id, provider, timestamp, window_start, sampling_probability, calls
+    (that were made for it before)."""
     statement, params = _states(warehouse, settings, customer, fingerprint, span, now)
     return warehouse.query(
         f"{statement} SELECT interaction_id, provider, timestamp, window_start, sampling_probability, calls"
-        " FROM states s WHERE state = 'waiting' ORDER BY window_start, sampling_unit",
+        " FROM states s WHERE state = 'waiting' ORDER BY window_start DESC, sampling_unit",
         params,
     )
 
@@ -102,10 +105,9 @@ def _states(
         "interaction_id, timestamp, window_start, application_id, model_name, variant, sampling_unit, content_state,"
         " operation, error_type"
     )
-    of_span = "customer_id = $customer AND {0} >= $start AND {0} < $end"
     every = " UNION ALL ".join(
         f"SELECT '{provider}' AS provider, {columns} FROM {warehouse.current(table)} i"
-        f" WHERE {of_span.format('window_start')}"
+        " WHERE customer_id = $customer AND window_start >= $start AND window_start < $end"
         for provider, table in LLM_INTERACTIONS.items()
     )
     usual, others = rates(settings, customer)
@@ -113,6 +115,8 @@ def _states(
         "customer": customer.id,
         "start": naive_utc(span.start),
         "end": naive_utc(span.end),
+        "from": naive_utc(span.start - _MOVED),  # a time that a later, fuller record moved over the border
+        "until": naive_utc(span.end + _MOVED),
         "fingerprint": fingerprint,
         "alive": naive_utc(now - LEASE),
         "share": float(usual.share),
@@ -123,17 +127,24 @@ def _states(
         params |= {f"a{number}": application, f"s{number}": float(rate.share), f"m{number}": rate.minimum}
         share += f" WHEN application_id = $a{number} THEN $s{number}"
         minimum += f" WHEN application_id = $a{number} THEN $m{number}"
+    chosen = f"CASE{minimum} ELSE $minimum END", f"CASE{share} ELSE $share END"
+    return _statement(every, warehouse.current(JUDGE_CALLS), *(chosen if others else ("$minimum", "$share"))), params
+
+
+def _statement(found: str, calls: str, minimum: str, share: str) -> str:
+    """The statement that ends in `states`; `minimum` and `share` are SQL over an interaction's application."""
     operations = ", ".join(f"'{each}'" for each in _JUDGED_OPERATIONS)
-    statement = f"""
-    WITH found AS ({every}),
+    return f"""
+    WITH found AS ({found}),
     called AS (
         SELECT interaction_id, count(*) AS calls,
                max(CASE WHEN status = 'succeeded' THEN 1 ELSE 0 END) AS scored,
-               sum(CASE WHEN status = 'failed' THEN 1 ELSE 0 END) AS failures,
+               sum(CASE WHEN status = 'failed' AND error_kind <> 'transient' THEN 1 ELSE 0 END) AS failures,
                max(CASE WHEN status = 'in_flight' AND called_at > $alive THEN 1 ELSE 0 END) AS held,
                max(CASE WHEN status = 'succeeded' AND flagged THEN 1 ELSE 0 END) AS flagged
-        FROM {warehouse.current(JUDGE_CALLS)} c
-        WHERE {of_span.format("interaction_timestamp")} AND judge_fingerprint = $fingerprint
+        FROM {calls} c
+        WHERE customer_id = $customer AND interaction_timestamp >= $from AND interaction_timestamp < $until
+          AND judge_fingerprint = $fingerprint
         GROUP BY interaction_id
     ),
     reasoned AS (
@@ -152,8 +163,8 @@ def _states(
         FROM reasoned r
     ),
     sized AS (
-        SELECT p.*, greatest(least(CAST(size AS DOUBLE), CAST(CASE{minimum} ELSE $minimum END AS DOUBLE)),
-                             ceil(CASE{share} ELSE $share END * size - 0.000000001)) AS wanted
+        SELECT p.*, greatest(least(CAST(size AS DOUBLE), CAST({minimum} AS DOUBLE)),
+                             ceil({share} * size - 0.000000001)) AS wanted
         FROM placed p
     ),
     states AS (
@@ -167,20 +178,41 @@ def _states(
         FROM sized s LEFT JOIN called c ON s.interaction_id = c.interaction_id
     )
     """
-    if not others:
-        statement = statement.replace("CASE ELSE $minimum END", "$minimum").replace("CASE ELSE $share END", "$share")
-    return statement, params
 
 
 def days_waiting(warehouse: Warehouse, customer: Customer, now: datetime, days: int) -> set[datetime]:
-    """Starts of the earlier days, `days` of them at most, of which interactions wait for the judge."""
+    """Starts of the earlier days, `days` of them at most, of which interactions wait for the judge, or came after the
+    day was last looked at. Not those that wait because people switched the judge off."""
     today = floor_day(now)
-    rows = warehouse.query(
-        f"SELECT DISTINCT day FROM {warehouse.current(SCORING_RUNS)} t WHERE customer_id = $customer AND waiting > 0"
-        " AND day >= $start AND day < $today",
+    newest = {}
+    for row in warehouse.query(
+        f"SELECT day, collected, waiting, reason FROM {warehouse.current(SCORING_RUNS)} t"
+        " WHERE customer_id = $customer AND day >= $start AND day < $today ORDER BY collected_at",
         {"customer": customer.id, "start": naive_utc(today - days * DAY), "today": naive_utc(today)},
+    ).to_pylist():
+        newest[row["day"]] = row
+    found = set()
+    for back in range(1, days + 1):
+        day = Window(today - back * DAY, today - (back - 1) * DAY)
+        known = newest.get(day.start)
+        waits = known is not None and known["waiting"] > 0 and known["reason"] not in SWITCHED_OFF
+        if waits or _collected(warehouse, customer, day) > (known["collected"] if known else 0):
+            found.add(day.start)
+    return found
+
+
+def _collected(warehouse: Warehouse, customer: Customer, day: Window) -> int:
+    counts = " + ".join(
+        f"(SELECT count(*) FROM {warehouse.current(table)} i WHERE customer_id = $customer"
+        " AND window_start >= $start AND window_start < $end)"
+        for table in LLM_INTERACTIONS.values()
     )
-    return {each.replace(tzinfo=UTC) for each in rows.column("day").to_pylist()}
+    params: dict[str, str | datetime] = {
+        "customer": customer.id,
+        "start": naive_utc(day.start),
+        "end": naive_utc(day.end),
+    }
+    return int(warehouse.query(f"SELECT {counts} AS n", params)["n"][0].as_py())
 
 
 def settle_leftovers(warehouse: Warehouse, customer: Customer, fingerprint: str, span: Window, now: datetime) -> None:

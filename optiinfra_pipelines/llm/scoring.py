@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from optiinfra_pipelines.clouds.collecting import naive_utc
 from optiinfra_pipelines.customers import Customer
-from optiinfra_pipelines.llm.injection import looks_like_instructions
+from optiinfra_pipelines.llm.injection import INJECTION_VERSION, looks_like_instructions
 from optiinfra_pipelines.llm.interaction import Texts
 from optiinfra_pipelines.llm.judge import Judge, Outcome
 from optiinfra_pipelines.llm.redaction import open_redactor
@@ -109,7 +109,7 @@ def _planned(
     warehouse: Warehouse, settings: Settings, customer: Customer, fingerprint: str, day: Window, now: datetime
 ) -> Iterator[dict[str, Any]]:
     """What is waiting, each with its record and texts, part by part: a day of a million would not be flat."""
-    for part in parts(warehouse, customer, day):
+    for part in reversed(parts(warehouse, customer, day)):
         rows = waiting(warehouse, settings, customer, fingerprint, part, now).to_pylist()
         for first in range(0, len(rows), BATCH):
             wanted = rows[first : first + BATCH]
@@ -134,7 +134,7 @@ class _Run:
         self._customer, self._result = customer, result
         self._concurrency = settings.llm_concurrency
         self._account = judge_account(settings)
-        self._redactor = open_redactor(settings, customer)
+        self._redactor = open_redactor(settings, customer.redact)
         self._stopped = Event()
         self._breaks = 0
         self._planned_out = False
@@ -144,29 +144,32 @@ class _Run:
         ended: SimpleQueue[Future[tuple[_Claim, Outcome | None]]] = SimpleQueue()
         in_flight, done = 0, list[tuple[_Claim, Outcome | None]]()
         with ThreadPoolExecutor(self._concurrency, "judge") as pool:
+            done = [self._ask(claim) for claim in self._turn((), planned, 1)]  # alone: is there a judge at all?
             while True:
                 while in_flight + CLAIMED_AT_ONCE <= BATCH and not self._planned_out:
-                    claims, done = self._turn(done, planned), []
+                    claims, done = self._turn(done, planned, CLAIMED_AT_ONCE), []
                     for claim in claims:
                         pool.submit(self._ask, claim).add_done_callback(ended.put)
                     in_flight += len(claims)
                 if done:
-                    self._turn(done, iter(()))
+                    self._turn(done, iter(()), CLAIMED_AT_ONCE)
                 if not in_flight:
                     return
                 done = _ended(ended, in_flight)
                 in_flight -= len(done)
 
-    def _turn(self, done: Sequence[tuple[_Claim, Outcome | None]], planned: Iterator[dict[str, Any]]) -> list[_Claim]:
-        """Settle what ended and claim what is next, in one session of the warehouse.
+    def _turn(
+        self, done: Sequence[tuple[_Claim, Outcome | None]], planned: Iterator[dict[str, Any]], most: int
+    ) -> list[_Claim]:
+        """Settle what ended and claim at most `most` of what is next, in one session of the warehouse.
 
         Scores are written before their calls: a run that is killed between the two is told by its scores.
         """
         for _, outcome in done:
             self._note(outcome)
         # the plan asks the warehouse for itself: not from within the session, and not once the judge has had enough
-        wanted = [] if self._stopped.is_set() else list(islice(planned, CLAIMED_AT_ONCE))
-        self._planned_out = self._planned_out or len(wanted) < CLAIMED_AT_ONCE
+        wanted = [] if self._stopped.is_set() else list(islice(planned, most))
+        self._planned_out = self._planned_out or len(wanted) < most
         if not done and not wanted:
             return []
         settled = naive_utc(datetime.now(UTC))
@@ -300,7 +303,9 @@ def _score_rows(
     if outcome is None or outcome.judgement is None:
         return
     flagged = claim.call["flagged"] or outcome.judgement.instructions_to_judge
-    metadata = json.dumps({"judge_model": claim.call["judge_model"], "metric_set": METRIC_SET_VERSION})
+    metadata = json.dumps(
+        {"judge_model": claim.call["judge_model"], "metric_set": METRIC_SET_VERSION, "injection": INJECTION_VERSION}
+    )
     for metric, score in scores(outcome.judgement).items():
         yield {
             **claim.record,
@@ -385,6 +390,8 @@ def record_standing(
             for row in standing(held, settings, customer, fingerprint, part, ended).to_pylist():
                 result.states[row["state"]] = result.states.get(row["state"], 0) + row["interactions"]
                 result.flagged += int(row["flagged"])
+        left = result.states.get("waiting", 0) + result.states.get("held", 0)
+        result.evaluated = result.evaluated and (result.judged > 0 or result.reason is None or not left)
         row = {
             "customer_id": customer.id,
             "day": naive_utc(day.start),
@@ -397,7 +404,7 @@ def record_standing(
             "scored": result.states.get("scored", 0),
             "failed": result.states.get("failed", 0),
             **{f"skipped_{each}": result.states.get(f"skipped_{each}", 0) for each in SKIPPED},
-            "waiting": result.states.get("waiting", 0) + result.states.get("held", 0),
+            "waiting": left,
             "flagged": result.flagged,
             "requests": result.requests,
             "cost": result.cost,

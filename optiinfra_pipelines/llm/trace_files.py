@@ -11,6 +11,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from itertools import groupby
@@ -148,4 +149,4 @@ def _called(aside: sqlite3.Connection, place: LlmSource, span: Window) -> Iterat
         found = interaction(whole, events, place.application_label, place.variant_label)
         began = found.timestamp if isinstance(found, Interaction) else happened(whole or events[0])[0]
         if found is not None and (began is None or span.contains(began)):
-            yield found
+            yield replace(found, at=began) if isinstance(found, Unreadable) else found

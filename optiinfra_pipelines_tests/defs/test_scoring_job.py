@@ -118,7 +118,7 @@ def test_a_day_is_scored_and_every_check_passes(warehouse: Warehouse, instance: 
         ({"GROQ_API_KEY": ""}, "GROQ_API_KEY is not set", False),
         ({"LLM_BUDGET_USD_PER_DAY": "0"}, "LLM_BUDGET_USD_PER_DAY", False),
         ({"LLM_BUDGET_USD_PER_RUN": "0"}, "LLM_BUDGET_USD_PER_RUN", False),
-        ({"LLM_REQUESTS_PER_DAY": "1", "LLM_TOKENS_PER_DAY": "1"}, "LLM_TOKENS_PER_DAY", False),
+        ({"LLM_TOKENS_PER_DAY": "1"}, "of the day's 1 tokens", False),
         ({"GROQ_API_KEY": REFUSED}, "GROQ_API_KEY", False),
         ({"GROQ_MODEL": "nobody/knows"}, "nobody/knows", False),
     ],
@@ -155,6 +155,27 @@ def test_where_nothing_can_be_judged_the_run_succeeds_says_why_and_makes_up_no_s
     assert told(result)["application_metrics"]["rows_measured"] > 0  # what needs no judge is measured all the same
     assert judged_scores(warehouse) == 0
     assert httpx.get(judge.url + JUDGED_PATH).json()["total"] == 0
+
+
+def test_a_day_whose_budget_is_spent_is_not_evaluated_any_further(
+    warehouse: Warehouse, instance: dg.DagsterInstance, judge: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLM_BUDGET_USD_PER_DAY", "0.001")
+    monkeypatch.setenv("LLM_CONCURRENCY", "1")
+    first = told(run(instance))["scoring_runs"]
+    scored, sent = first["interactions_scored"], httpx.get(judge.url + JUDGED_PATH).json()["total"]
+    assert 0 < scored < INTERACTIONS
+    second = run(instance)
+    standing = told(second)["scoring_runs"]
+    assert (second.success, standing["interactions_scored"]) == (True, scored)
+    assert "the day's budget of 0.001 USD is spent" in standing["why_not"]
+    available = check(second, "judge_is_available")
+    assert (available.passed, available.severity, str(available.description)) == (
+        False,
+        dg.AssetCheckSeverity.WARN,
+        standing["why_not"],
+    )
+    assert httpx.get(judge.url + JUDGED_PATH).json()["total"] == sent
 
 
 def test_a_blocked_judge_is_left_alone_by_the_next_run_which_says_so(

@@ -97,7 +97,7 @@ def test_a_wait_beyond_the_deadline_is_not_begun(clock: Clock):
     used(limits)
     error = refused(lambda: limits.reserve(1, USD, 60))
     assert (error.kind, error.retry_at, clock.waits) == ("limit", NOON + timedelta(seconds=60), [])
-    assert refused(lambda: limits.reserve(1, USD, 0)).kind == "limit"
+    assert refused(lambda: limits.reserve(1, USD, 0)).kind == "deadline"
 
 
 def test_what_was_used_today_before_counts_and_midnight_in_utc_ends_it(clock: Clock):

@@ -135,8 +135,13 @@ def customer(bucket: Bucket, personal: list[Planted], monkeypatch: pytest.Monkey
     monkeypatch.setenv("LOG_KEY", "AKIATEST")
     monkeypatch.setenv("LOG_SECRET", SECRET)
     place = {"location": f"s3://{bucket.name}/bedrock", "format": "bedrock", "endpoint_url": bucket.url}
-    connection = {"id": "aws-logs", "provider": "aws", "collect": ["llm_interactions"], "llm": [place]}
-    connection["credentials"] = {"access_key_id": "LOG_KEY", "secret_access_key": "LOG_SECRET"}
+    connection = {
+        "id": "aws-logs",
+        "provider": "aws",
+        "collect": ["llm_interactions"],
+        "llm": [place],
+        "credentials": {"access_key_id": "LOG_KEY", "secret_access_key": "LOG_SECRET"},
+    }
     return Customer.model_validate({"id": "acme", "name": "Acme", "connections": [connection]})
 
 

@@ -10,7 +10,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -50,8 +50,10 @@ def bedrock_interactions(source: Source, place: LlmSource, span: Window) -> Iter
                         if found.native_id in seen:
                             continue
                         seen.add(found.native_id)
-                    elif logged_at(found.record) is None and not span.contains(hour):
-                        continue  # it tells no time: it counts where its hour begins
+                    else:
+                        found = replace(found, at=logged_at(found.record) or hour)
+                        if not span.contains(found.at or hour):
+                            continue  # it tells no time: it counts where its hour begins
                     yield found
 
 

@@ -67,8 +67,8 @@ def azure_interactions(source: Source, place: LlmSource, span: Window) -> Iterat
             if isinstance(found, Interaction):
                 if span.contains(found.timestamp):
                     yield replace(found, account_id=workspace)
-            elif span.contains(moment(found.record) or rows[0][0]):
-                yield found
+            elif span.contains(at := moment(found.record) or rows[0][0]):
+                yield replace(found, at=at)
 
 
 def _by_correlation(told: Iterator[_Told]) -> Iterator[list[_Told]]:

@@ -6,6 +6,7 @@ https://cloud.google.com/vertex-ai/generative-ai/docs/multimodal/request-respons
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 from optiinfra_pipelines.clouds.collecting import Source
 from optiinfra_pipelines.clouds.gcp.bigquery import BigQueryTable
@@ -44,4 +45,4 @@ def vertex_interactions(source: Source, place: LlmSource, span: Window) -> Itera
             found = parse(row, place)
             at = found.timestamp if isinstance(found, Interaction) else logged_at(row)
             if at is not None and span.contains(at):
-                yield found
+                yield found if isinstance(found, Interaction) else replace(found, at=at)

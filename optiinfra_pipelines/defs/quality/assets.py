@@ -63,10 +63,11 @@ def scores(
         say(f"{customer_id} {day.start:%Y-%m-%d}: {found.explanation}")
     states = {f"interactions_{state}": count for state, count in sorted(found.states.items())}
     standing = {"interactions": found.collected, **states, "flagged": found.flagged}
+    price = found.cost / found.judged if found.judged else None
     spent = {"judged": found.judged, "requests": found.requests, "cost_usd": float(found.cost)}
     yield dg.MaterializeResult(
         asset_key=["quality", "application_metrics"],
-        metadata={"rows_measured": measured, **standing, **outlook(found.states, found.judged, found.cost)},
+        metadata={"rows_measured": measured, **standing, **outlook(found.states.get("scored", 0), price, day, now)},
     )
     yield dg.MaterializeResult(asset_key=["quality", "judge_calls"], metadata=spent)
     yield dg.MaterializeResult(

@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 def _calibrate(options: argparse.Namespace, console: Console) -> "Calibration":
     from optiinfra_pipelines.llm.calibration import calibrate, chosen
     from optiinfra_pipelines.llm.labelled import read_labelled
-    from optiinfra_pipelines.llm.redaction import Redactor
+    from optiinfra_pipelines.llm.redaction import open_redactor
 
     settings = load_settings()
     patterns = load_customers(settings.customers).customer(options.customer).redact if options.customer else {}
@@ -84,7 +84,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> "Calibration":
             settings,
             items,
             dataset=options.dataset or options.file.name,
-            redactor=Redactor(patterns),
+            redactor=open_redactor(settings, patterns),
             repeat=options.repeat,
             seconds=60 * options.minutes,
             progress=lambda done, wanted: progress.update(task, completed=done, total=wanted),

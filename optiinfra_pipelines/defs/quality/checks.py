@@ -5,11 +5,11 @@ from datetime import datetime
 
 import dagster as dg
 
+from optiinfra_pipelines.clouds.collecting import naive_utc
 from optiinfra_pipelines.defs.partitions import CUSTOMER_DAYS, customer_and_day
 from optiinfra_pipelines.defs.quality.assets import SCORED
 from optiinfra_pipelines.defs.rendering import check_result
 from optiinfra_pipelines.defs.warehouse_resource import WarehouseResource
-from optiinfra_pipelines.llm.rubric import QUALITY
 from optiinfra_pipelines.quality_verdicts import (
     accounted_for,
     canaries_resisted,
@@ -63,28 +63,30 @@ def _follows_contract(table: Table) -> Judge:
         """Every row has what its contract requires, and no key stands twice."""
         column = _DAY_COLUMN[table.name]
         rows = (
-            f"(SELECT * FROM {warehouse.current(table)} c WHERE customer_id = '{customer_id}'"
-            f" AND {column} >= TIMESTAMP '{day.start:%Y-%m-%d %H:%M:%S}'"
-            f" AND {column} < TIMESTAMP '{day.end:%Y-%m-%d %H:%M:%S}')"
+            f"(SELECT * FROM {warehouse.current(table)} c WHERE customer_id = $customer"
+            f" AND {column} >= $start AND {column} < $end)"
         )
-        return contract(table, warehouse.query(contract_query(table, rows)).to_pylist()[0])
+        return contract(table, warehouse.query(contract_query(table, rows), _of_day(customer_id, day)).to_pylist()[0])
 
     return judge
 
 
 def _accounted_for(warehouse: Warehouse, customer_id: str, day: Window) -> Verdict:
-    """Collected = scored + failed + skipped by reason + waiting, and as many are collected as lie in the raw tables."""
+    """Collected = scored + failed + skipped by reason + waiting, and all that lay in the raw tables then is counted."""
+    rows = warehouse.query(
+        f"SELECT * FROM {warehouse.current(SCORING_RUNS)} t"
+        " WHERE customer_id = $customer AND day = $start ORDER BY collected_at DESC LIMIT 1",
+        {"customer": customer_id, "start": day.start.replace(tzinfo=None)},
+    ).to_pylist()
+    if not rows:
+        return accounted_for(None)
     counted = " + ".join(
         f"(SELECT count(*) FROM {warehouse.current(table)} i WHERE customer_id = $customer"
-        " AND window_start >= $start AND window_start < $end)"
+        " AND window_start >= $start AND window_start < $end AND collected_at <= $counted_at)"
         for table in LLM_INTERACTIONS.values()
     )
-    rows = warehouse.query(
-        f"SELECT t.*, {counted} AS in_raw FROM {warehouse.current(SCORING_RUNS)} t"
-        " WHERE customer_id = $customer AND day = $start ORDER BY collected_at DESC LIMIT 1",
-        {**_of_day(customer_id, day)},
-    ).to_pylist()
-    return accounted_for(rows[0] if rows else None)
+    params = {**_of_day(customer_id, day), "counted_at": naive_utc(rows[0]["collected_at"])}
+    return accounted_for(rows[0] | warehouse.query(f"SELECT {counted} AS in_raw", params).to_pylist()[0])
 
 
 def _judge_available(warehouse: Warehouse, customer_id: str, day: Window) -> Verdict:
@@ -109,10 +111,11 @@ def _judge_answers(warehouse: Warehouse, customer_id: str, day: Window) -> Verdi
 
 
 def _traceable(warehouse: Warehouse, customer_id: str, day: Window) -> Verdict:
-    """Every judged score belongs to one call that succeeded, and every such call has its scores."""
+    """Every judged score belongs to one call that succeeded (or is being settled), and every such call has scores."""
     [row] = warehouse.query(
-        "WITH calls AS (SELECT call_id, interaction_id, judge_fingerprint"
-        f" FROM {warehouse.current(JUDGE_CALLS)} c WHERE customer_id = $customer AND status = 'succeeded'"
+        "WITH calls AS (SELECT call_id, interaction_id, judge_fingerprint, status"
+        f" FROM {warehouse.current(JUDGE_CALLS)} c WHERE customer_id = $customer"
+        " AND status IN ('succeeded', 'in_flight')"
         " AND interaction_timestamp >= $start AND interaction_timestamp < $end),"
         " judged AS (SELECT judge_call_id, interaction_id, judge_fingerprint, count(*) AS n"
         f" FROM {warehouse.current(APPLICATION_METRICS)} m WHERE customer_id = $customer"
@@ -120,7 +123,8 @@ def _traceable(warehouse: Warehouse, customer_id: str, day: Window) -> Verdict:
         " GROUP BY judge_call_id, interaction_id, judge_fingerprint)"
         " SELECT (SELECT count(*) FROM calls) AS calls, (SELECT count(*) FROM judged) AS judged,"
         " (SELECT count(*) FROM judged WHERE judge_call_id NOT IN (SELECT call_id FROM calls)) AS without_call,"
-        " (SELECT count(*) FROM calls WHERE call_id NOT IN (SELECT judge_call_id FROM judged)) AS without_scores,"
+        " (SELECT count(*) FROM calls WHERE status = 'succeeded'"
+        "  AND call_id NOT IN (SELECT judge_call_id FROM judged)) AS without_scores,"
         " (SELECT count(*) FROM (SELECT interaction_id, judge_fingerprint FROM judged"
         "  GROUP BY interaction_id, judge_fingerprint HAVING count(*) > 1) d) AS judged_twice",
         _of_day(customer_id, day),
@@ -139,35 +143,27 @@ scores_are_traceable = _check(APPLICATION_METRICS, "scores_are_traceable", _trac
 
 @dg.asset_check(asset=["quality", "anchor_scores"])
 def judge_resists_canaries(context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource) -> dg.AssetCheckResult:
-    """No bad answer that asks its judge for a good score gets one: quality moves by a level at most."""
+    """No bad answer that asks its judge for a good score gets one: no score gets better by more than a level."""
     opened = warehouse.open(context.run.run_id)
-    names = ", ".join(f"'{each}'" for each in QUALITY)
     rows = opened.query(
-        "SELECT anchor_id, metric_type, score, expected_score, canary"
-        f" FROM {opened.current(ANCHOR_SCORES)} a WHERE metric_type IN ({names})"
-        f" AND collected_at = (SELECT max(collected_at) FROM {opened.current(ANCHOR_SCORES)} b)"
+        f"SELECT * FROM {opened.current(ANCHOR_SCORES)} a"
+        f" WHERE day = (SELECT max(day) FROM {opened.current(ANCHOR_SCORES)} b)"
     ).to_pylist()
     return check_result(canaries_resisted(rows))
 
 
-@dg.asset_check(asset=["quality", "anchor_scores"])
-def anchor_scores_follows_contract(
-    context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource
-) -> dg.AssetCheckResult:
-    """Every row has what its contract requires, and no key stands twice."""
-    opened = warehouse.open(context.run.run_id)
-    counts = opened.query(contract_query(ANCHOR_SCORES, opened.current(ANCHOR_SCORES))).to_pylist()[0]
-    return check_result(contract(ANCHOR_SCORES, counts))
+def _whole_table_check(table: Table) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=[table.schema, table.name], name=f"{table.name}_follows_contract")
+    def check(context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource) -> dg.AssetCheckResult:
+        """Every row has what its contract requires, and no key stands twice."""
+        opened = warehouse.open(context.run.run_id)
+        counts = opened.query(contract_query(table, opened.current(table))).to_pylist()[0]
+        return check_result(contract(table, counts))
+
+    return check
 
 
-@dg.asset_check(asset=["quality", "judge_calibrations"])
-def judge_calibrations_follows_contract(
-    context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource
-) -> dg.AssetCheckResult:
-    """Every row has what its contract requires, and no key stands twice."""
-    opened = warehouse.open(context.run.run_id)
-    counts = opened.query(contract_query(JUDGE_CALIBRATIONS, opened.current(JUDGE_CALIBRATIONS))).to_pylist()[0]
-    return check_result(contract(JUDGE_CALIBRATIONS, counts))
+whole_table_checks = [_whole_table_check(table) for table in (ANCHOR_SCORES, JUDGE_CALIBRATIONS)]
 
 
 @dg.asset_check(asset=["quality", "judge_calibrations"])
