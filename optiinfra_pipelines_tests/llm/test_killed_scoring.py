@@ -189,15 +189,14 @@ def test_killing_runs_on_clickhouse_scores_each_interaction_once_and_pays_twice_
 
 
 def test_two_runs_at_once_share_a_day_and_judge_nothing_twice(duckdb_warehouse: DuckDBWarehouse, judge: str) -> None:
-    write(duckdb_warehouse, [interaction(each) for each in range(ROUND)])
+    many = 4 * ROUND  # the file has one opener at a time: who waits for it may find nothing left, or much
+    write(duckdb_warehouse, [interaction(each) for each in range(many)])
     path, now = str(duckdb_warehouse.path), datetime.now(UTC)
     with scorer(path, judge) as one, scorer(path, judge) as other:
         one.begin(now)
         other.begin(now)
         assert (one.ended(), other.ended()) == (0, 0)
-        runs = duckdb_warehouse.query(f"SELECT DISTINCT run_id FROM {duckdb_warehouse.current(JUDGE_CALLS)} c")
-        assert runs.num_rows == 2
         one.begin(datetime.now(UTC))
         assert one.ended() == 0
-    check_that_all_are_scored(duckdb_warehouse, ROUND)
-    assert judged(judge)[0] == ROUND
+    check_that_all_are_scored(duckdb_warehouse, many)
+    assert judged(judge)[0] == many
