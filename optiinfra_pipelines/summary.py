@@ -27,7 +27,7 @@ FROM {marts}.llm_scoring_daily t GROUP BY 1 ORDER BY 1
 _QUALITY = """
 SELECT customer_id, application_id, provider, model_name,
        round(sum(mean_score * interactions_estimated) / sum(interactions_estimated), 3) AS quality,
-       sum(scores) AS scores
+       sum(scores) AS judged
 FROM {marts}.application_quality_hourly t WHERE metric_type = 'quality' AND scores > 0
 GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
 """

@@ -1,9 +1,12 @@
 """The marts of scores: weighted means, flagged texts left out, judges apart, texts beside scores, what judging cost."""
 
+import io
 from decimal import Decimal
 
 import pytest
+from rich.console import Console
 
+from optiinfra_pipelines.summary import print_summary
 from optiinfra_pipelines_tests.dbt_project.conftest import History
 
 pytestmark = pytest.mark.xdist_group("dbt")
@@ -39,3 +42,12 @@ def test_a_days_judging_has_its_states_and_its_price(history: History) -> None:
     assert (row["collected"], row["scored"], row["flagged"], row["reason"]) == (3, 3, 1, None)
     assert (row["judge_calls"], row["judge_requests"], row["judge_tokens"]) == (2, 5, 1_200)
     assert row["judge_cost"] == Decimal("0.0004")
+
+
+def test_the_summary_tells_costs_and_scores_on_every_engine(history: History) -> None:
+    printed = io.StringIO()
+    print_summary(history.target.warehouse, [], Console(file=printed, width=200))
+    said = printed.getvalue()
+    for expected in ("cost per customer and provider", "interactions before the judge", "support-copilot"):
+        assert expected in said
+    assert "failed checks: none" in said
