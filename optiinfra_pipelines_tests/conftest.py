@@ -6,6 +6,7 @@ databases of this project: tests empty them.
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -59,6 +60,16 @@ def connect(url: str) -> Client:
         secure=address.secure,
         autogenerate_session_id=False,
     )
+
+
+@pytest.fixture(autouse=True)
+def no_instance_of_another_test() -> Iterator[None]:
+    """Dagster asks the newest instance of the process for state while it resolves definitions: not one that is gone."""
+    yield
+    if "dagster" in sys.modules:
+        from dagster._core.storage.defs_state.base import _current_storage
+
+        _current_storage.set(None)
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ _BEFORE = r"(?<![A-Za-z0-9_])"
 _COMPILED = tuple((literals, re.compile(_BEFORE + shape)) for literals, shape in _SHAPES)
 _PEM = re.compile(
     r"-----BEGIN (?:[A-Z0-9]{1,20} ){0,4}PRIVATE KEY(?: BLOCK)?-----"
-    r"(?:[^-]|-(?!----))*+(?:-----END [A-Z0-9 ]{0,60}-----)?"
+    r"(?:[^-]|-(?!----))*(?:-----END [A-Z0-9 ]{0,60}-----)?"
 )
 _SURROUNDED = tuple(  # a literal in lower case, what stands around the value (group 1), whether it must have a digit
     (literal, re.compile(pattern), with_digit)

@@ -414,8 +414,10 @@ def standing(customer: str, fingerprint: str, minutes: int, scored: int) -> dict
 def checked() -> dg.AssetCheckEvaluation:
     job = dg.define_asset_job("checks", selection=dg.AssetSelection.checks(judge_is_calibrated))
     defs = dg.Definitions(asset_checks=[judge_is_calibrated], jobs=[job], resources={"warehouse": WarehouseResource()})
-    [evaluation] = defs.resolve_job_def("checks").execute_in_process().get_asset_check_evaluations()
-    return evaluation
+    with dg.instance_for_test() as instance:  # Dagster asks the newest instance while it resolves: one that is there
+        result = defs.resolve_job_def("checks").execute_in_process(instance=instance)
+        [evaluation] = result.get_asset_check_evaluations()
+        return evaluation
 
 
 @pytest.mark.usefixtures("judge")
