@@ -81,7 +81,9 @@
 {#- The UTC hour that a timestamp lies in, as a timestamp. -#}
 {% macro utc_hour(timestamp) %}{{ return(adapter.dispatch('utc_hour')(timestamp)) }}{% endmacro %}
 {% macro default__utc_hour(timestamp) %}{{ return("date_trunc('hour', " ~ timestamp ~ ")") }}{% endmacro %}
-{% macro clickhouse__utc_hour(timestamp) %}{{ return('toStartOfHour(' ~ timestamp ~ ')') }}{% endmacro %}
+{% macro clickhouse__utc_hour(timestamp) -%}
+    {{ return("toDateTime64(toStartOfHour(" ~ timestamp ~ "), 6, 'UTC')") }}
+{%- endmacro %}
 
 {#- The exact quantile, between two values where it falls between them; null of nothing. -#}
 {% macro quantile(column, level) %}{{ return(adapter.dispatch('quantile')(column, level)) }}{% endmacro %}
