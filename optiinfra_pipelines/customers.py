@@ -2,7 +2,6 @@
 the environment variables that hold the credentials. What the file says becomes frozen models; a wrong file becomes
 one error with every mistake and its line. Nothing here connects to anything."""
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, ValidationInfo, field_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from optiinfra_pipelines.applications import Application
 from optiinfra_pipelines.errors import CollectionError
 from optiinfra_pipelines.llm.customer_patterns import checked
 from optiinfra_pipelines.places import (
@@ -28,6 +27,7 @@ from optiinfra_pipelines.places import (
     Text,
     web_address,
 )
+from optiinfra_pipelines.refusals import hint, refuse_keys, variable_name
 from optiinfra_pipelines.tables.focus import FOCUS_COLUMNS
 
 ID_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
@@ -68,8 +68,6 @@ _LAYOUT_PROVIDERS = {
     "aws_cur": ("aws", "focus"),
     "azure_export": ("azure", "focus"),
 }
-_ENV_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
-_AWS_KEY_ID = re.compile(r"A[A-Z]{3}[A-Z0-9]{16}")  # an access key id is written like an environment variable
 _SHOWN_KEY = re.compile(r"[A-Za-z_]{1,40}")  # a key that is not a plain word may be a secret in the wrong place
 _FOCUS_NAMES = tuple(column.name for column in FOCUS_COLUMNS)
 
@@ -99,15 +97,6 @@ class CustomersFileError(CollectionError):
         error = cls("not_configured", "\n".join([f"{path} has {count}:", *map(str, ordered)]))
         error.mistakes = ordered
         return error
-
-
-def _variable_name(value: str) -> str:
-    if not _ENV_NAME.fullmatch(value) or _AWS_KEY_ID.fullmatch(value):
-        raise ValueError(
-            "must be the NAME of an environment variable (capitals, digits, _), never the value itself; "
-            "what stands here is not shown, for it may be a secret"
-        )
-    return value
 
 
 def _not_empty(items: tuple[Item, ...]) -> tuple[Item, ...]:
@@ -141,7 +130,7 @@ class BillingSource(Place):
     @classmethod
     def _defaults_are_focus_columns(cls, defaults: Mapping[str, str]) -> Mapping[str, str]:
         unknown = [key for key in defaults if key not in _FOCUS_NAMES]
-        _refuse_keys(unknown, _FOCUS_NAMES, "is not a FOCUS column")
+        refuse_keys(unknown, _FOCUS_NAMES, "is not a FOCUS column")
         return defaults
 
 
@@ -178,7 +167,7 @@ class Connection(Model):
     billing: BillingSource | None = Field(default=None, validate_default=True)
     llm: tuple[LlmSource, ...] = Field(default=(), validate_default=True)
     provider: Provider  # after billing and before credentials: each is checked against what stands above it
-    credentials: Mapping[str, Annotated[str, AfterValidator(_variable_name)]] = Field(default_factory=dict)
+    credentials: Mapping[str, Annotated[str, AfterValidator(variable_name)]] = Field(default_factory=dict)
 
     @field_validator("billing")
     @classmethod
@@ -225,22 +214,9 @@ class Connection(Model):
             if billing is not None and not apis and not llm:
                 place = f"{billing.scheme}:// locations" if billing.scheme else "a local location"
             unknown = [key for key in credentials if key not in allowed]
-            _refuse_keys(unknown, tuple(dict.fromkeys(allowed)), f"is no credential for {place}")
+            refuse_keys(unknown, tuple(dict.fromkeys(allowed)), f"is no credential for {place}")
         _check_pairs(credentials)
         return credentials
-
-
-class Application(Model):
-    """One LLM application of a customer, by the id that its interactions carry, where it differs from the settings.
-
-    Of each 15 minutes, model and variant, `sampling_rate` of its interactions are judged, and at least
-    `samples_per_window`; absent: OPTIINFRA_SAMPLING_RATE and OPTIINFRA_SAMPLES_PER_WINDOW.
-    """
-
-    id: Text
-    name: Text | None = None
-    sampling_rate: Annotated[Decimal, Field(ge=0, le=1)] | None = None
-    samples_per_window: Annotated[int, Field(ge=0)] | None = None
 
 
 def _usable(patterns: Mapping[str, str]) -> Mapping[str, str]:
@@ -337,31 +313,6 @@ def _check_pairs(credentials: Mapping[str, str]) -> None:
             raise ValueError(f"{field} is of no use without {partner}")
 
 
-def _refuse_keys(keys: Sequence[str], allowed: Sequence[str], reason: str) -> None:
-    """Raise one ValidationError with a mistake at each of `keys`, which pydantic joins to those of the whole file."""
-    mistakes = [
-        InitErrorDetails(
-            type=PydanticCustomError("refused_key", _brace_free(f"{reason}{_hint(key, allowed)}")),
-            loc=(key,),
-            input=None,
-        )
-        for key in keys
-    ]
-    if mistakes:
-        raise ValidationError.from_exception_data("keys", mistakes, hide_input=True)
-
-
-def _brace_free(message: str) -> Any:
-    return message.replace("{", "(").replace("}", ")")  # pydantic reads braces in a message as places to fill
-
-
-def _hint(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    if close:
-        return f"; did you mean {close[0]}?"
-    return f"; there are: {', '.join(known)}" if 0 < len(known) <= 8 else ""
-
-
 def _syntax_mistake(error: yaml.YAMLError) -> Mistake:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be read"
@@ -451,7 +402,7 @@ def _mistake(root: yaml.Node | None, details: Any) -> Mistake:
 def _message(details: Any) -> str:
     kind, context = details["type"], details.get("ctx", {})
     if kind == "extra_forbidden":
-        return f"is not known here{_hint(str(details['loc'][-1]), _known_keys(details['loc']))}"
+        return f"is not known here{hint(str(details['loc'][-1]), _known_keys(details['loc']))}"
     if kind == "literal_error":
         return f"must be {context['expected']}"
     if kind in ("missing", "string_too_short"):

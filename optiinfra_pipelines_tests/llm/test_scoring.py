@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from optiinfra_pipelines.customers import Application, Connection, Customer
+from optiinfra_pipelines.applications import Application
+from optiinfra_pipelines.customers import Connection, Customer
 from optiinfra_pipelines.llm.evaluation import evaluate
 from optiinfra_pipelines.llm.interaction import Texts
 from optiinfra_pipelines.llm.measuring import MEASURES, measure_day
