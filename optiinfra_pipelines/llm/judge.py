@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 import httpx
 import tenacity
@@ -26,6 +26,8 @@ from optiinfra_pipelines.settings import Settings
 if TYPE_CHECKING:
     import groq
 
+Read = TypeVar("Read")
+Messages = list[dict[str, str]]
 OutcomeStatus = Literal["succeeded", "failed", "deferred", "blocked"]
 JudgeErrorKind = Literal[
     "throttled",
@@ -114,10 +116,10 @@ PRICES: Mapping[str, Price] = {
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one interaction put before the judge, over all its requests.
+    """What became of one interaction put before the judge, or of one text asked of it, over all its requests.
 
-    succeeded: there is a judgement. failed: not this one. deferred: not now, ask again from `retry_at` on. blocked:
-    nobody else either, until a person acts or, where there is a `retry_at`, until then. Tokens are sums of the
+    succeeded: there is a judgement, or a text. failed: not this one. deferred: not now, ask again from `retry_at` on.
+    blocked: nobody else either, until a person acts or, where there is a `retry_at`, until then. Tokens are sums of the
     requests that told them, None where none did; `cost` counts the others at what was reserved. `latency_ms`,
     `system_fingerprint` and `request_id` are the last request's. `error` holds neither key nor judged text.
     """
@@ -136,6 +138,7 @@ class Outcome:
     system_fingerprint: str | None = None
     request_id: str | None = None
     retry_at: datetime | None = None
+    text: str | None = None
 
 
 class _Refused(Exception):
@@ -205,7 +208,19 @@ class Judge:
     def ask(self, texts: Texts, deadline: float, order: Sequence[str] = rubric.ORDER) -> Outcome:
         """Have `texts`, sent in `order`, judged before `deadline` (of the limits' clock). Raises nothing that a
         provider can cause."""
-        asking = _Asking(self, texts, deadline, order)
+        judging = _Asking(
+            self, lambda: rubric.messages(texts, _nonce(), order), lambda said: rubric.read(said, texts), deadline
+        )
+        return self._asked(judging, "judgement", _RESPONSE_FORMAT)
+
+    def complete(self, messages: Messages, deadline: float) -> Outcome:
+        """Have the judge's model write a text in answer to `messages`, within the same limits; nothing reads it here.
+
+        Raises nothing that a provider can cause. A text of blanks is an answer off the schema.
+        """
+        return self._asked(_Asking(self, lambda: messages, _written, deadline), "text", None)
+
+    def _asked(self, asking: "_Asking[Any]", name: str, response_format: Mapping[str, Any] | None) -> Outcome:
         again = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_Again),
             stop=asking.over,
@@ -214,7 +229,7 @@ class Judge:
             reraise=True,
         )
         try:
-            return asking.outcome("succeeded", judgement=again(asking.once))
+            return asking.outcome("succeeded", **{name: again(asking.once, response_format)})
         except Exhausted as error:
             status: OutcomeStatus = "blocked" if error.kind in _BLOCKING else "deferred"
             return asking.failure(status, error.kind, str(error), error.retry_at)
@@ -223,28 +238,33 @@ class Judge:
         except _Refused as error:
             return asking.failure("blocked" if error.kind in _BLOCKING else "failed", error.kind, str(error))
 
-    def _reserved(self, messages: list[dict[str, str]], answer_tokens: int) -> tuple[int, Decimal]:
+    def _reserved(self, messages: Messages, answer_tokens: int) -> tuple[int, Decimal]:
         sent = sum(len(message["content"].encode()) for message in messages) // BYTES_PER_TOKEN + FIXED_TOKENS
         return sent + answer_tokens, self._price.cost(sent, 0, answer_tokens)
 
-    def _body(self, messages: list[dict[str, str]], answer_tokens: int) -> dict[str, Any]:
+    def _body(
+        self, messages: Messages, answer_tokens: int, response_format: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
         body = {
             "model": self._model,
             "messages": messages,
-            "response_format": _RESPONSE_FORMAT,
+            "response_format": response_format,
             "temperature": TEMPERATURE,
             "seed": SEED,
             "max_completion_tokens": answer_tokens,
+            "reasoning_effort": self._effort,
         }
-        return body if self._effort is None else {**body, "reasoning_effort": self._effort}
+        return {name: value for name, value in body.items() if value is not None}
 
 
-class _Asking:
-    """One interaction before the judge: its tries, and what they took."""
+class _Asking(Generic[Read]):
+    """One question to the judge: its tries, and what they took. `read` raises rubric.InvalidJudgement."""
 
-    def __init__(self, judge: Judge, texts: Texts, deadline: float, order: Sequence[str]) -> None:
+    def __init__(
+        self, judge: Judge, messages: Callable[[], Messages], read: Callable[[str], Read], deadline: float
+    ) -> None:
         self._judge, self._limits = judge, judge._limits
-        self._texts, self._deadline, self._order = texts, deadline, order
+        self._messages, self._read, self._deadline = messages, read, deadline
         self._answer_tokens = ANSWER_TOKENS
         self._tokens: dict[str, int] = {}
         self._tried_out = False
@@ -253,11 +273,11 @@ class _Asking:
         self._system_fingerprint: str | None = None
         self._request_id: str | None = None
 
-    def once(self) -> rubric.Judgement:
+    def once(self, response_format: Mapping[str, Any] | None) -> Read:
         """One request; raises Exhausted where it may not be sent, and _Again or _Refused where it brought nothing."""
-        messages = rubric.messages(self._texts, _nonce(), self._order)
+        messages = self._messages()
         reservation = self._limits.reserve(*self._judge._reserved(messages, self._answer_tokens), self._deadline)
-        answer = self._send(reservation, self._judge._body(messages, self._answer_tokens))
+        answer = self._send(reservation, self._judge._body(messages, self._answer_tokens, response_format))
         try:
             said = json.loads(answer.content)
             choice = said["choices"][0]
@@ -274,7 +294,7 @@ class _Asking:
         if finish_reason == "content_filter" or refusal:
             raise _Refused("refused", "the model refused to judge")
         try:
-            return rubric.read(_text(content) or "", self._texts)
+            return self._read(_text(content) or "")
         except rubric.InvalidJudgement as error:
             raise _Again("invalid_json", f"the judgement is off the schema: {error}") from None
 
@@ -393,6 +413,12 @@ class _Asking:
         self._limits.settle(reservation, tokens, usd)
         if answer is not None:
             self._limits.learn(answer.headers)
+
+
+def _written(content: str) -> str:
+    if not content.strip():
+        raise rubric.InvalidJudgement("an empty text")
+    return content.strip()
 
 
 def fingerprint_of(settings: Settings, redactor_version: str) -> str:
