@@ -140,10 +140,9 @@ def explain(warehouse: Warehouse, settings: Settings, customer: Customer, facts:
 
 def plain_text(facts: Facts) -> str:
     """The explanation without a model: the verdict's own reason, and the examples by id."""
-    changed = f"from {_named(facts.model_before, facts.variant_before)} to " + _named(
-        facts.model_after, facts.variant_after
-    )
-    said = f"{facts.application_id}, {changed}, is rejected. {facts.verdict.reason}."
+    after = _named(facts.model_after, facts.variant_after)
+    before = f"from {_named(facts.model_before, facts.variant_before)} to " if facts.model_before else "on "
+    said = f"{facts.application_id}, {before}{after}, is rejected. {facts.verdict.reason}."
     shown = "; ".join(
         f"{each.interaction_id} ({', '.join(f'{name} {score:g}' for name, score in sorted(each.scores.items()))})"
         for each in facts.examples[:MOST_EXAMPLES]

@@ -91,7 +91,7 @@ def states_only_known_figures(text: str, figures: Sequence[Figure], names: Colle
     "percent" or "points"; an amount. Shares and amounts may be rounded to the decimals written as long as
     LEAST_DIGITS significant digits remain. Signs do not count. Numbers in other units, ratios, fractions, dates,
     multiples ("twice", "1.2k") and digits inside words are never known. `names`, such as those of models, may stand
-    in the text as they are.
+    in the text as they are. A known figure in the place of another one is not noticed.
     """
     plain = without_names(_folded(text), names)
     return [found for found, known in _numbers(plain, figures) if not known]
