@@ -27,6 +27,7 @@ from optiinfra_pipelines.defs.warehouse_resource import WarehouseResource
 from optiinfra_pipelines.errors import CollectionError
 from optiinfra_pipelines.settings import Settings, load_settings
 from optiinfra_pipelines.summary import print_summary
+from optiinfra_pipelines.tables.gate import GATE_TABLES
 from optiinfra_pipelines.warehouse import open_warehouse
 from optiinfra_pipelines.warehouse.protocol import Warehouse, WarehouseError
 from optiinfra_pipelines.windows import DAY, BillingPeriod, floor_day
@@ -116,7 +117,7 @@ def _days(
         ]
         wanted += [(job_name, customer, day, day_assets(customer, kinds)) for job_name, day, kinds in given]
         if day_assets(customer, ("llm_interactions",)):
-            scored = [dg.AssetKey([table.schema, table.name]) for table in SCORED]
+            scored = [dg.AssetKey([table.schema, table.name]) for table in (*SCORED, *GATE_TABLES)]
             wanted += [("scoring_job", customer, today - back * DAY, scored) for back in reversed(range(days))]
     for job_name, customer, day, assets in track(
         wanted, "collecting clouds, asking the judge", console=console, disable=not console.is_terminal

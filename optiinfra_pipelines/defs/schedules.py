@@ -31,6 +31,7 @@ from optiinfra_pipelines.errors import CollectionError
 from optiinfra_pipelines.llm.sampling import days_waiting
 from optiinfra_pipelines.tables.cloud import CLOUD_PROVIDERS
 from optiinfra_pipelines.tables.contract import Table
+from optiinfra_pipelines.tables.gate import GATE_TABLES
 from optiinfra_pipelines.warehouse.protocol import WarehouseError
 from optiinfra_pipelines.windows import DAY, WINDOW, BillingPeriod, floor_day, periods_to_refresh
 
@@ -71,9 +72,10 @@ backfill_job = dg.define_asset_job(
 )
 scoring_job = dg.define_asset_job(
     "scoring_job",
-    selection=dg.AssetSelection.assets(*[[table.schema, table.name] for table in SCORED]),
+    selection=dg.AssetSelection.assets(*[[table.schema, table.name] for table in (*SCORED, *GATE_TABLES)]),
     partitions_def=CUSTOMER_DAYS,
-    description="Measures one customer's interactions of one day, and puts what is in the sample before the judge.",
+    description="Measures one customer's interactions of one day, puts what is in the sample before the judge, and "
+    "concludes from the scores.",
     tags={"dagster/priority": "-1"},  # collecting goes first: it waits for nobody's limits
 )
 prices_job = dg.define_asset_job(

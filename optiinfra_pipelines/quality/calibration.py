@@ -119,12 +119,16 @@ def _lattice(increments: Floats, step: float) -> tuple[Floats, int]:
 
 
 def _run_length(masses: Floats, first: int, height: int) -> float:
-    """Mean windows from 0 to the alarm, at `height` steps."""
+    """Mean windows from 0 to the alarm, at `height` steps: the chain's moves depend on the distance alone but for those
+    to 0, which are a correction of rank one [Sherman and Morrison 1950]; seconds become tenths."""
+    from scipy.linalg import solve_toeplitz
+
     below = np.concatenate([[0.0], np.cumsum(masses)])  # below[k]: chance of an increment under (first + k) steps
+    density = np.concatenate([masses, [0.0]])  # index -1 and len(masses): no mass
     here = np.arange(height)
-    moves = here[None, :] - here[:, None]
-    inside = np.clip(moves - first, -1, len(masses))
-    density = np.concatenate([masses, [0.0, 0.0]])  # index -1 and len(masses): no mass
-    stay = density[inside]
-    stay[:, 0] = below[np.clip(1 - here - first, 0, len(masses))]
-    return float(np.linalg.solve(np.eye(height) - stay, np.ones(height))[0])
+    up, down = (density[np.clip(moves - first, -1, len(masses))] for moves in (here, -here))
+    to_zero = below[np.clip(1 - here - first, 0, len(masses))] - down
+    start = (here == 0).astype(float)
+    sides = np.stack([np.ones(height), to_zero], axis=1)
+    length, returns = solve_toeplitz((start - down, start - up), sides, check_finite=False)[0]
+    return float(length / max(1 - returns, 1e-16))  # rounded off where no alarm ever comes

@@ -1,0 +1,79 @@
+"""Checks of what is concluded from scores: the gate's verdicts, the monitors, the judge's drift, and contracts."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+
+from optiinfra_pipelines.defs.partitions import CUSTOMER_DAYS, customer_and_day
+from optiinfra_pipelines.defs.rendering import check_result
+from optiinfra_pipelines.defs.warehouse_resource import WarehouseResource
+from optiinfra_pipelines.gate_verdicts import no_drift, no_drop, not_inferior, worst_alarm, worst_verdict
+from optiinfra_pipelines.tables.contract import Table
+from optiinfra_pipelines.tables.gate import GATE_TABLES
+from optiinfra_pipelines.verdicts import contract, contract_query
+
+
+def _contract_check(table: Table) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=[table.schema, table.name],
+        name=f"{table.name}_follows_contract",
+        description="Every row has what its contract requires, and no key stands twice.",
+        partitions_def=CUSTOMER_DAYS,
+    )
+    def check(context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource) -> dg.AssetCheckResult:
+        customer_id, _ = customer_and_day(context.partition_key)
+        opened = warehouse.open(context.run.run_id)
+        rows = f"(SELECT * FROM {opened.current(table)} c WHERE customer_id = '{customer_id}')"
+        return check_result(contract(table, opened.query(contract_query(table, rows)).to_pylist()[0]))
+
+    return check
+
+
+gate_contract_checks = [_contract_check(table) for table in GATE_TABLES]
+
+
+@dg.asset_check(asset=["quality", "verdicts"], partitions_def=CUSTOMER_DAYS)
+def quality_is_not_inferior_to_baseline(
+    context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource
+) -> dg.AssetCheckResult:
+    """Every model and variant that was deployed and answers is non-inferior to its baseline (APPROVE). One that is
+    worse is an ERROR (REJECT), one that is undecided a warning (INCONCLUSIVE)."""
+    from optiinfra_pipelines.gate.standing import picture, verdicts_in_force
+
+    customer_id, day = customer_and_day(context.partition_key)
+    opened = warehouse.open(context.run.run_id)
+    rows = verdicts_in_force(opened, customer_id, day)
+    worst = worst_verdict(rows)
+    drawn = picture(opened, worst, worst["looked_at"], worst["deployed_at"]) if worst else ""
+    return check_result(not_inferior(rows), customer=customer_id, **_about(worst), **_shown(drawn))
+
+
+@dg.asset_check(asset=["quality", "monitor_states"], partitions_def=CUSTOMER_DAYS)
+def no_drop_is_seen(context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource) -> dg.AssetCheckResult:
+    """No monitor stands in alarm at the end of the day. An alarm is an ERROR, and a warning where it is the judge's."""
+    from optiinfra_pipelines.gate.standing import picture, states_of
+
+    customer_id, day = customer_and_day(context.partition_key)
+    opened = warehouse.open(context.run.run_id)
+    rows = states_of(opened, customer_id, day)
+    worst = worst_alarm(rows)
+    drawn = picture(opened, worst, worst["seen_until"], worst["change_start"]) if worst else ""
+    return check_result(no_drop(rows), customer=customer_id, **_about(worst), **_shown(drawn))
+
+
+@dg.asset_check(asset=["quality", "anchor_scores"])
+def judge_does_not_drift(context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource) -> dg.AssetCheckResult:
+    """The anchors score as in their first three scorings: a judge that moves by 3 points moves every application."""
+    from optiinfra_pipelines.gate.standing import judge_drift
+
+    return check_result(no_drift(judge_drift(warehouse.open(context.run.run_id), datetime.now(UTC))))
+
+
+def _about(row: Mapping[str, Any] | None) -> dict[str, str]:
+    return {name: row[name] for name in ("provider", "application_id", "model_name")} if row else {}
+
+
+def _shown(drawn: str) -> dict[str, dg.MarkdownMetadataValue]:
+    return {"scores": dg.MetadataValue.md(drawn)} if drawn else {}

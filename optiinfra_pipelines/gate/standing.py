@@ -1,0 +1,81 @@
+"""How a customer's day stands, read from the gate's tables: what checks judge, and the points that pictures show."""
+
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from optiinfra_pipelines.clouds.collecting import naive_utc
+from optiinfra_pipelines.gate.judges import drifts, read_scorings
+from optiinfra_pipelines.gate.picture import Point, control_chart
+from optiinfra_pipelines.gate.scores import Label, Series, read_activity, read_scores
+from optiinfra_pipelines.quality.control import ANCHOR_MARGIN
+from optiinfra_pipelines.quality.policy import METRICS
+from optiinfra_pipelines.tables.gate import BASELINES, MONITOR_STATES, VERDICTS
+from optiinfra_pipelines.warehouse.protocol import Warehouse
+from optiinfra_pipelines.windows import DAY, Window
+
+_STRETCHES = 48  # points of a picture at most
+
+
+def verdicts_in_force(warehouse: Warehouse, customer_id: str, day: Window) -> list[dict[str, Any]]:
+    """The newest verdict of each deployment whose model and variant answered on the day; of those of one model and
+    variant the newest deployment's. Rows of quality.verdicts."""
+    live = read_activity(warehouse, customer_id, day.end).labels(day.start)
+    rows = warehouse.query(
+        "SELECT * FROM (SELECT v.*, row_number() OVER (PARTITION BY provider, application_id, model_name, variant"
+        f" ORDER BY deployed_at DESC, look DESC) AS place FROM {warehouse.current(VERDICTS)} v"
+        " WHERE customer_id = $customer AND looked_at <= $end) t WHERE place = 1"
+        " ORDER BY provider, application_id, model_name, variant",
+        {"customer": customer_id, "end": naive_utc(day.end)},
+    ).to_pylist()
+    return [row for row in rows if label_of(row) in live]
+
+
+def states_of(warehouse: Warehouse, customer_id: str, day: Window) -> list[dict[str, Any]]:
+    """The day's rows of quality.monitor_states."""
+    return warehouse.query(
+        f"SELECT * FROM {warehouse.current(MONITOR_STATES)} s WHERE customer_id = $customer AND day = $day"
+        " ORDER BY provider, application_id, model_name, variant, metric_type",
+        {"customer": customer_id, "day": naive_utc(day.start)},
+    ).to_pylist()
+
+
+def judge_drift(warehouse: Warehouse, now: datetime) -> list[dict[str, Any]]:
+    """How far each judge that scored the anchors in the week before `now` moved, one row a metric."""
+    scorings = read_scorings(warehouse, now)
+    judges = sorted({judge for (judge, _), days in scorings.items() if days[-1].day >= now - 7 * DAY})
+    return [vars(drift) | {"margin": ANCHOR_MARGIN} for judge in judges for drift in drifts(scorings, judge)]
+
+
+def picture(warehouse: Warehouse, row: Mapping[str, Any], end: datetime, since: datetime | None) -> str:
+    """The scores of a row's series over the two days before `end` beside its baseline, as Markdown; empty without a
+    baseline. `row`: of quality.verdicts or quality.monitor_states."""
+    metric = METRICS.get(row["metric_type"] or "")
+    if metric is None or row["baseline_key"] is None:
+        return ""
+    known = warehouse.query(
+        f"SELECT mean, spread FROM {warehouse.current(BASELINES)} b WHERE customer_id = $customer"
+        " AND baseline_key = $key LIMIT 1",
+        {"customer": row["customer_id"], "key": row["baseline_key"]},
+    ).to_pylist()
+    label, begin = label_of(row), end - 2 * DAY
+    series = Series(label, metric.name, "" if metric.name == "latency_ms" else row["judge_fingerprint"])
+    scores = read_scores(warehouse, row["customer_id"], begin, end, [metric.name], label).get(series)
+    if not known or scores is None:
+        return ""
+    mean, spread = known[0]["mean"], known[0]["spread"]
+    step = (end - begin) / _STRETCHES
+    points = []
+    for number in range(_STRETCHES):
+        sample = scores.sample(begin + number * step, begin + (number + 1) * step)
+        if sample.n:
+            limit = 3 * spread / math.sqrt(sample.n)
+            points.append(Point(begin + number * step, sample.mean, mean - limit, mean + limit))
+    lost = mean + metric.sign * metric.margin_at(mean)
+    return control_chart(f"{metric.name} of {label.application_id}, {label}", points, mean, lost, since)
+
+
+def label_of(row: Mapping[str, Any]) -> Label:
+    """The label that a row names."""
+    return Label(row["provider"], row["application_id"], row["model_name"], row["variant"])
