@@ -130,7 +130,7 @@ def explain(warehouse: Warehouse, settings: Settings, customer: Customer, facts:
     kept = hindrance(warehouse, settings, now)
     if kept is None:
         try:
-            redactor = open_redactor(settings, customer)
+            redactor = open_redactor(settings, customer.redact)
             with Judge(settings, open_limits(warehouse, settings, now), redactor.version) as judge:
                 return _written(warehouse, settings, judge, _shown(facts, redactor), plain)
         except CollectionError as error:

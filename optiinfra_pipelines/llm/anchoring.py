@@ -62,7 +62,7 @@ def _judge_with(warehouse: Warehouse, settings: Settings, judge: Judge, now: dat
     calls, rows = [], []
     for anchor, outcome in asked:
         calls.append(settled_call(_call(settings, judge, anchor, day, warehouse.run_id), outcome, settled))
-        rows += _rows(judge, anchor, outcome, day, settled)
+        rows += _rows(judge, anchor, outcome, day, naive_utc(now))
         result.note(outcome)
         state = "scored" if outcome.judgement else "waiting"
         result.states[state] = result.states.get(state, 0) + 1
@@ -93,7 +93,7 @@ def _call(settings: Settings, judge: Judge, anchor: Anchor, day: datetime, run_i
     }
 
 
-def _rows(judge: Judge, anchor: Anchor, outcome: Outcome, day: datetime, settled: datetime) -> list[dict[str, Any]]:
+def _rows(judge: Judge, anchor: Anchor, outcome: Outcome, day: datetime, scored_at: datetime) -> list[dict[str, Any]]:
     if outcome.judgement is None:
         return []
     expected = anchor.expected_scores
@@ -108,7 +108,7 @@ def _rows(judge: Judge, anchor: Anchor, outcome: Outcome, day: datetime, settled
             "expected_score": expected[metric],
             "canary": anchor.canary,
             "system_fingerprint": outcome.system_fingerprint,
-            "collected_at": settled,
+            "collected_at": scored_at,
         }
         for metric, score in scores(outcome.judgement).items()
     ]
