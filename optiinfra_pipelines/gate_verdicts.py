@@ -98,6 +98,20 @@ def no_drift(rows: Sequence[Row]) -> Verdict:
     return Verdict(False, "ERROR", said, numbers, alarms)
 
 
+def rollbacks_delivered(rows: Sequence[Row]) -> Verdict:
+    """Every rollback that a rejected deployment asks for arrived. `rows`: application_id, deployment_id, status, error
+    of each rejected deployment that answers and whose application names a webhook."""
+    missing = [row for row in rows if row["status"] not in ("delivered", "logged")]
+    counts = {"rejected": len(rows), "delivered": len(rows) - len(missing), "missing": len(missing)}
+    if not missing:
+        said = f"{len(rows)} rollbacks were asked for" if rows else "no rejected deployment asks for a rollback"
+        return Verdict(True, "ERROR", said, counts)
+    worst = min(missing, key=lambda row: (row["status"] == "in_flight", row["application_id"]))
+    said = worst["error"] or f"the rollback of {worst['application_id']} is {worst['status'].replace('_', ' ')}"
+    advice = "" if worst["error"] else "; see the log of the run, or roll back by hand"
+    return Verdict(False, "WARN" if worst["status"] == "in_flight" else "ERROR", f"{said}{advice}", counts, missing)
+
+
 def _loss(row: Row) -> float:
     """How many margins were lost, either way."""
     if row["observed"] is None or not row["margin"]:

@@ -205,6 +205,13 @@ class Settings(BaseSettings):
     llm_enabled: bool = Field(
         default=True, validation_alias="LLM_ENABLED", description="false: no call to the judge, and no score."
     )
+    explain_rejections: bool = Field(
+        default=True,
+        description="Whether the judge's model may explain a rejected deployment in words; false: a plain sentence.",
+    )
+    demo: bool = Field(
+        default=False, description="Demo mode: a rollback that would be asked for is a line on standard error instead."
+    )
     llm_timeout: float = Field(
         default=30,
         gt=0,

@@ -127,6 +127,8 @@ def explain(warehouse: Warehouse, settings: Settings, customer: Customer, facts:
     if facts.verdict.verdict != "REJECT":
         raise ValueError(f"{facts.deployment_id} is not rejected: {facts.verdict.verdict}")
     plain = plain_text(facts)
+    if not settings.explain_rejections:
+        return Explanation(plain, "template", ("OPTIINFRA_EXPLAIN_REJECTIONS is false",))
     kept = hindrance(warehouse, settings, now)
     if kept is None:
         try:

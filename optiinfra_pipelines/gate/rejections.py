@@ -1,26 +1,127 @@
-"""From a row of quality.verdicts that rejects a deployment to what follows it: the rollback request, its webhook, and
-the facts that an explanation rests on. Sending is in `rollback.py`, writing in `explanations.py`."""
+"""What follows a row of quality.verdicts that rejects a deployment: its rollback request and explanation, each once.
+
+Only what still answers is followed up: judging days gone by asks nobody to roll back what was replaced since. Sending
+is in `rollback.py`, writing texts in `explanations.py`.
+"""
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
+import pyarrow as pa
 from pydantic import SecretStr
 
 from optiinfra_pipelines.clouds.collecting import naive_utc
 from optiinfra_pipelines.customers import Customer
-from optiinfra_pipelines.gate.explanations import MOST_EXAMPLES, Example, Facts
+from optiinfra_pipelines.errors import CollectionError
+from optiinfra_pipelines.gate.explanations import MOST_EXAMPLES, Example, Facts, explain
 from optiinfra_pipelines.gate.looking import stored_verdict
-from optiinfra_pipelines.gate.rollback import Rollback, Webhook
+from optiinfra_pipelines.gate.rollback import Rollback, Webhook, request_rollback
+from optiinfra_pipelines.gate.scores import read_activity
+from optiinfra_pipelines.gate.standing import label_of, verdicts_in_force
 from optiinfra_pipelines.llm.interaction import Texts
 from optiinfra_pipelines.quality.policy import METRICS
-from optiinfra_pipelines.settings import secret
+from optiinfra_pipelines.settings import Settings, secret
+from optiinfra_pipelines.tables.explanations import EXPLANATIONS
 from optiinfra_pipelines.tables.llm import APPLICATION_METRICS, LLM_INTERACTIONS
+from optiinfra_pipelines.tables.rollbacks import ROLLBACK_REQUESTS
 from optiinfra_pipelines.warehouse.protocol import Params, Warehouse
-from optiinfra_pipelines.windows import floor_window
+from optiinfra_pipelines.windows import Window, floor_day, floor_window
 
 Row = Mapping[str, Any]
+ANSWERS = timedelta(hours=6)  # since a model's newest score: later it is taken to answer no more
 _READ = 2 * MOST_EXAMPLES  # some may speak to the model, which leaves them out
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A rejected deployment that still answers, and what was done. `rollback`: how its request stands, `not_configured`
+    with the reason in `error`, or None where the application names no webhook."""
+
+    deployment_id: str
+    application_id: str
+    rollback: str | None
+    error: str | None
+    explanation: str
+
+
+def follow_up(
+    warehouse: Warehouse, settings: Settings, customer: Customer, now: datetime, run_link: str
+) -> list[Followed]:
+    """Ask for the rollback of each rejected deployment that answers, and explain it, unless that was done.
+
+    `run_link`: of the run that judged it. In demo mode requests are logged. Raises WarehouseError.
+    """
+    found = []
+    for row in rejected_in_force(warehouse, customer.id, now):
+        rollback, error = None, None
+        try:
+            webhook = webhook_of(customer, row["application_id"])
+            if webhook is not None:
+                asked = request_rollback(warehouse, rollback_of(row, run_link), None if settings.demo else webhook)
+                rollback, error = str(asked.status), asked.error
+        except CollectionError as refused:
+            rollback, error = refused.kind, str(refused)
+        text = _explanation(warehouse, settings, customer, row, now)
+        found.append(Followed(row["deployment_id"], row["application_id"], rollback, error, text))
+    return found
+
+
+def rejected_in_force(warehouse: Warehouse, customer_id: str, now: datetime) -> list[dict[str, Any]]:
+    """The final REJECTs of labels that answered within ANSWERS before `now`, as rows of quality.verdicts."""
+    today = Window(floor_day(now - ANSWERS), now)
+    rows = [
+        row for row in verdicts_in_force(warehouse, customer_id, today) if row["final"] and row["verdict"] == "REJECT"
+    ]
+    if not rows:
+        return []
+    seen = read_activity(warehouse, customer_id, now).labels()
+    return [row for row in rows if seen[label_of(row)][1] >= now - ANSWERS]
+
+
+def rollbacks_in_force(warehouse: Warehouse, customer: Customer, now: datetime) -> list[dict[str, Any]]:
+    """How the request of each rejected deployment stands that answers and whose application names a webhook:
+    application_id, deployment_id, status (`not_asked` where none was written) and error."""
+    asked = [
+        row
+        for row in rejected_in_force(warehouse, customer.id, now)
+        if customer.application(row["application_id"]).rollback_webhook is not None
+    ]
+    stored = warehouse.query(
+        f"SELECT * FROM {warehouse.current(ROLLBACK_REQUESTS)} r WHERE customer_id = $customer",
+        {"customer": customer.id},
+    ).to_pylist()
+    known = {row["deployment_id"]: row for row in sorted(stored, key=lambda row: row["requested_at"])}
+    absent = {"status": "not_asked", "error": None}
+    return [
+        {name: row[name] for name in ("application_id", "deployment_id")}
+        | {name: known.get(row["deployment_id"], absent)[name] for name in absent}
+        for row in asked
+    ]
+
+
+def explanation_of(warehouse: Warehouse, customer_id: str, verdict_id: str) -> str | None:
+    """What was said of a verdict; None where nothing was."""
+    known = warehouse.query(
+        f"SELECT text FROM {warehouse.current(EXPLANATIONS)} e WHERE customer_id = $customer AND verdict_id = $verdict",
+        {"customer": customer_id, "verdict": verdict_id},
+    ).to_pylist()
+    return str(known[0]["text"]) if known else None
+
+
+def _explanation(warehouse: Warehouse, settings: Settings, customer: Customer, row: Row, now: datetime) -> str:
+    """What is said of a verdict; written where it was not yet."""
+    known = explanation_of(warehouse, customer.id, row["verdict_id"])
+    if known is not None:
+        return known
+    made = explain(warehouse, settings, customer, facts_of(warehouse, row), now)
+    written = {name: row[name] for name in ("verdict_id", "customer_id", "application_id", "deployment_id")}
+    written |= {"text": made.text, "written_by": made.written_by, "objections": json.dumps(made.objections)}
+    written |= {"cost": made.cost, "collected_at": naive_utc(now)}
+    warehouse.upsert(EXPLANATIONS, pa.Table.from_pylist([written], schema=EXPLANATIONS.arrow_schema))
+    return made.text
 
 
 def webhook_of(customer: Customer, application_id: str) -> Webhook | None:

@@ -196,27 +196,6 @@ def request_rollback(
     return _fulfil(warehouse, first, webhook, clock, sleep)
 
 
-def resume_rollbacks(
-    warehouse: Warehouse,
-    customer_id: str,
-    webhook_of: Callable[[str], Webhook | None],
-    *,
-    clock: Clock = lambda: datetime.now(UTC),
-    sleep: Callable[[float], None] = time.sleep,
-) -> list[Requested]:
-    """Send what a customer's earlier runs left in flight or could not deliver; `webhook_of` an application id.
-
-    For the begin of each run: a deployment whose verdict is final may not be looked at again. Raises WarehouseError.
-    """
-    rows = warehouse.query(
-        f"SELECT * FROM {warehouse.current(ROLLBACK_REQUESTS)} r WHERE customer_id = $customer"
-        " AND status IN ('in_flight', 'failed') AND (error_kind IS NULL OR error_kind <> 'expired')"
-        " ORDER BY requested_at, idempotency_key",
-        {"customer": customer_id},
-    ).to_pylist()
-    return [_fulfil(warehouse, row, webhook_of(row["application_id"]), clock, sleep) for row in map(_stored, rows)]
-
-
 def _fulfil(
     warehouse: Warehouse,
     wanted: Mapping[str, Any],

@@ -31,7 +31,6 @@ from optiinfra_pipelines.gate.rollback import (
     Rollback,
     Webhook,
     request_rollback,
-    resume_rollbacks,
 )
 from optiinfra_pipelines.quality.gate import MetricVerdict, Verdict
 from optiinfra_pipelines.tables.rollbacks import ROLLBACK_REQUESTS
@@ -281,27 +280,6 @@ def test_a_run_killed_between_sending_and_recording_sends_again_with_the_same_ke
     assert [each.body for each in server.received] == [server.received[0].body] * 2
     assert len(keys(server)) == 1
     assert row(embedded)["attempts"] == 2
-
-
-def test_what_earlier_runs_left_is_resumed_for_deployments_that_nobody_judges_any_more(
-    store: Warehouse, server: Server, clock: Clock
-):
-    server.otherwise = status(502)
-    owed = ask(store, server, clock)
-    ask(store, server, clock, replace(REJECTED, customer_id="other"))
-    refused = replace(REJECTED, deployment_id="refused")
-    server.answers(status(403))
-    ask(store, server, clock, refused)
-    server.otherwise, before = status(200), len(server.received)
-    clock.passes(minutes=15)
-
-    def resumed() -> list[Requested]:
-        return resume_rollbacks(store, "acme", lambda _: webhook(server), clock=clock, sleep=clock.sleep)
-
-    found = {each.idempotency_key: (each.status, each.sent) for each in resumed()}
-    assert found == {owed.idempotency_key: ("delivered", True), refused.idempotency_key: ("failed", False)}
-    assert [each.headers["Idempotency-Key"] for each in server.received[before:]] == [owed.idempotency_key]
-    assert [each.sent for each in resumed()] == [False]
 
 
 def test_without_a_webhook_the_request_is_one_line_of_json_once(

@@ -32,14 +32,21 @@ from optiinfra_pipelines.windows import as_utc
 def gate(
     context: dg.AssetExecutionContext, warehouse: WarehouseResource, customers: CustomersResource
 ) -> Iterator[dg.MaterializeResult]:
-    """Judges one customer's day: deployments against frozen baselines, streams by monitors, variants side by side."""
+    """Judges one customer's day: deployments against frozen baselines, streams by monitors, variants side by side; then
+    asks for the rollback of what is rejected and answers."""
     from optiinfra_pipelines.gate.judging import judge_customer
+    from optiinfra_pipelines.gate.rejections import follow_up
 
     customer_id, day = customer_and_day(context.partition_key)
-    customer = customers.load().customer(customer_id)
-    judged = judge_customer(warehouse.open(context.run_id), customer, day, datetime.now(UTC))
+    customer, now = customers.load().customer(customer_id), datetime.now(UTC)
+    opened, settings = warehouse.open(context.run_id), warehouse.settings()
+    judged = judge_customer(opened, customer, day, now)
     for row in judged.verdicts:
         context.log.info(f"{row['verdict']} of {row['application_id']} ({row['model_name']}): {row['reason']}")
+    followed = follow_up(opened, settings, customer, now, f"{settings.web_url}/runs/{context.run_id}")
+    for each in followed:
+        if each.error:
+            context.log.error(each.error)
     rejected = sum(row["verdict"] == "REJECT" for row in judged.verdicts)
     stand = {
         "deployments": {"deployments": judged.deployments},
@@ -50,6 +57,8 @@ def gate(
         },
         "monitor_states": {"monitors": len(judged.states), "alarms": sum(row["alarm"] for row in judged.states)},
         "comparisons": {"comparisons": len(judged.comparisons), "decisions": "; ".join(_decisions(judged.comparisons))},
+        "rollback_requests": {each.application_id: each.rollback or "no webhook" for each in followed},
+        "explanations": {each.application_id: each.explanation for each in followed},
     }
     for table in GATE_TABLES:
         written = {"rows_written": judged.written.get(table.name, 0)}

@@ -1,4 +1,4 @@
-"""Checks of what is concluded from scores: the gate's verdicts, the monitors, the judge's drift, and contracts."""
+"""Checks of what is concluded from scores: the gate's verdicts, rollbacks, monitors, the judge's drift, contracts."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -8,8 +8,15 @@ import dagster as dg
 
 from optiinfra_pipelines.defs.partitions import CUSTOMER_DAYS, customer_and_day
 from optiinfra_pipelines.defs.rendering import check_result
-from optiinfra_pipelines.defs.warehouse_resource import WarehouseResource
-from optiinfra_pipelines.gate_verdicts import no_drift, no_drop, not_inferior, worst_alarm, worst_verdict
+from optiinfra_pipelines.defs.warehouse_resource import CustomersResource, WarehouseResource
+from optiinfra_pipelines.gate_verdicts import (
+    no_drift,
+    no_drop,
+    not_inferior,
+    rollbacks_delivered,
+    worst_alarm,
+    worst_verdict,
+)
 from optiinfra_pipelines.tables.contract import Table
 from optiinfra_pipelines.tables.gate import GATE_TABLES
 from optiinfra_pipelines.verdicts import contract, contract_query
@@ -40,6 +47,7 @@ def quality_is_not_inferior_to_baseline(
 ) -> dg.AssetCheckResult:
     """Every model and variant that was deployed and answers is non-inferior to its baseline (APPROVE). One that is
     worse is an ERROR (REJECT), one that is undecided a warning (INCONCLUSIVE)."""
+    from optiinfra_pipelines.gate.rejections import explanation_of
     from optiinfra_pipelines.gate.standing import picture, verdicts_in_force
 
     customer_id, day = customer_and_day(context.partition_key)
@@ -47,7 +55,24 @@ def quality_is_not_inferior_to_baseline(
     rows = verdicts_in_force(opened, customer_id, day)
     worst = worst_verdict(rows)
     drawn = picture(opened, worst, worst["looked_at"], worst["deployed_at"]) if worst else ""
-    return check_result(not_inferior(rows), customer=customer_id, **_about(worst), **_shown(drawn))
+    said = explanation_of(opened, customer_id, worst["verdict_id"]) if worst else None
+    explained = {"explanation": said} if said else {}
+    return check_result(not_inferior(rows), customer=customer_id, **_about(worst), **explained, **_shown(drawn))
+
+
+@dg.asset_check(asset=["quality", "rollback_requests"], partitions_def=CUSTOMER_DAYS)
+def rollbacks_are_delivered(
+    context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource, customers: CustomersResource
+) -> dg.AssetCheckResult:
+    """Every rollback that a rejected deployment asks for arrived. Days gone by ask for none."""
+    from optiinfra_pipelines.gate.rejections import ANSWERS, rollbacks_in_force
+
+    customer_id, day = customer_and_day(context.partition_key)
+    now = datetime.now(UTC)
+    if day.end <= now - ANSWERS:
+        return check_result(rollbacks_delivered([]), customer=customer_id)
+    opened, customer = warehouse.open(context.run.run_id), customers.load().customer(customer_id)
+    return check_result(rollbacks_delivered(rollbacks_in_force(opened, customer, now)), customer=customer_id)
 
 
 @dg.asset_check(asset=["quality", "monitor_states"], partitions_def=CUSTOMER_DAYS)
