@@ -1,4 +1,4 @@
-"""What `make materialize` prints at its end: rows per table, cost per provider, scores, restatements, findings."""
+"""What `make materialize` prints at its end: rows per table, cost per provider, scores, verdicts, findings."""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from optiinfra_pipelines.tables import ALL_TABLES
+from optiinfra_pipelines.tables.gate import COMPARISONS, VERDICTS
 from optiinfra_pipelines.tables.operations import REJECTED_ROWS
 from optiinfra_pipelines.warehouse.protocol import Warehouse
 
@@ -31,6 +32,17 @@ SELECT customer_id, application_id, provider, model_name,
 FROM {marts}.application_quality_hourly t WHERE metric_type = 'quality' AND scores > 0
 GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
 """
+_VERDICTS = """
+SELECT application_id, provider, model_name, verdict, n, reason
+FROM (SELECT v.*, row_number() OVER (PARTITION BY deployment_id ORDER BY look DESC) AS place FROM {verdicts} v) t
+WHERE place = 1 ORDER BY 1, 2, 3
+"""
+_COMPARED = """
+SELECT application_id, provider, variant_a, variant_b, sentence
+FROM (SELECT c.*, row_number() OVER (PARTITION BY customer_id, provider, application_id, model_a, variant_a, model_b,
+             variant_b ORDER BY day DESC) AS place FROM {comparisons} c WHERE metric_type = 'quality') t
+WHERE place = 1 ORDER BY 1, 2, 3, 4
+"""
 _REJECTED = "SELECT table_name, reason, count(*) AS rows FROM {rejected} t GROUP BY 1, 2 ORDER BY 1, 3 DESC, 2"
 
 
@@ -46,6 +58,10 @@ def print_summary(warehouse: Warehouse, failed_checks: Sequence[tuple[str, str, 
     _print(console, "invoices against their sources", warehouse.query(_RECONCILED.format(marts=marts)).to_pylist())
     _print(console, "interactions before the judge", warehouse.query(_JUDGED.format(marts=marts)).to_pylist())
     _print(console, "quality per application and model", warehouse.query(_QUALITY.format(marts=marts)).to_pylist())
+    verdicts = warehouse.query(_VERDICTS.format(verdicts=warehouse.current(VERDICTS))).to_pylist()
+    _print(console, "verdicts on deployments", verdicts)
+    compared = warehouse.query(_COMPARED.format(comparisons=warehouse.current(COMPARISONS))).to_pylist()
+    _print(console, "variants side by side", compared)
     rejected = warehouse.query(_REJECTED.format(rejected=warehouse.current(REJECTED_ROWS))).to_pylist()
     _print(console, "rejected rows", rejected)
     findings = [dict(zip(("asset", "check", "finding"), each, strict=True)) for each in failed_checks]

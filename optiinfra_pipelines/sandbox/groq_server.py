@@ -7,6 +7,7 @@ proves transport, budget and statistics, and nothing about the real model's judg
 import argparse
 import json
 import math
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -52,6 +53,7 @@ _TOKENS_PER_SECOND = 1000.0  # of the answer, as in the sample
 _PROMPT_TOKENS_PER_SECOND = 120_000.0
 _SMALLEST_PREFIX = 128  # tokens that are cached
 _CACHED_SECONDS = 7200.0
+_FACTS = re.compile(r"<facts-([\w-]+)>(.*?)</facts-\1>", re.DOTALL)
 _REASONING = "The rubric is applied to the answer, metric by metric."
 
 Planted = Callable[[str], Mapping[str, float] | None]
@@ -134,8 +136,11 @@ class GroqServer:
         return self._completion(request, written, "stop" if whole else "length", usage)
 
     def _judge(self, request: Mapping[str, Any]) -> str:
-        """The answer's JSON; without a schema, the planted scores."""
+        """The answer's JSON; without a schema, the planted scores, and of facts to explain a text of their figures."""
         users = [wire.text_of(message) for message in request["messages"] if message["role"] == "user"]
+        facts = _FACTS.search(users[-1] if users else "")
+        if facts:
+            return _explained(json.loads(facts[2]))
         judged = Judged.read(users[-1] if users else "")
         name = judged.digest
         schema = wire.schema_of(request)
@@ -196,6 +201,19 @@ class GroqServer:
             "x_groq": {"id": f"req_{number[:26]}"},
             "service_tier": "on_demand",
         }
+
+
+def _explained(facts: Mapping[str, Any]) -> str:
+    """A sentence of what a rejected deployment changed, in the figures given, and which examples show it."""
+    changed = facts["deployment"]
+    sentences = [
+        f"The mean of {metric} was {of['mean before']} before and is {of['mean after']} now."
+        for metric, of in facts["figures"].items()
+        if of["verdict"] == "REJECT"
+    ]
+    shown = " and ".join(f"example {each['example']}" for each in facts["examples"][:2])
+    sentences += [f"Among the answers, {shown} show it."] if shown else []
+    return f"{changed['application']} answers worse with {changed['after']}. {' '.join(sentences)}"
 
 
 def _refuse(fault: Fault, model: str) -> None:

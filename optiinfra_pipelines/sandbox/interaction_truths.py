@@ -20,22 +20,11 @@ _DEVIATIONS = 4.5  # by which a mean may be off its plant, with the dozens of me
 _LEVEL = {metric: 1 / (len(levels) - 1) for metric, levels in LEVELS.items()}
 _NO_METADATA = ("invoke", "stream", "diagnostics")  # forms of a record that tell no conversation
 _TEXTS = ("input", "output", "system", "context", "details")
-_FACTS: Mapping[str, str] = {
-    "application_id": "application_id",
-    "model_name": "model_name",
-    "variant": "variant",
-    "conversation_id": "conversation_id",
-    "content_state": "content_state",
-    "input_tokens": "input_tokens",
-    "output_tokens": "output_tokens",
-    "cached_tokens": "cached_tokens",
-    "reasoning_tokens": "reasoning_tokens",
-    "latency_ms": "latency_ms",
-    "time_to_first_token_ms": "time_to_first_token_ms",
-    "finish_reason": "finish_reason",
-    "error_type": "error_type",
-}
-"""Column of raw.{p}_llm_interactions -> field of Planted."""
+_FACTS = (
+    *("application_id", "model_name", "variant", "conversation_id", "content_state", "input_tokens", "output_tokens"),
+    *("cached_tokens", "reasoning_tokens", "latency_ms", "time_to_first_token_ms", "finish_reason", "error_type"),
+)
+"""Columns of raw.{p}_llm_interactions that Planted has under the same names."""
 
 
 def native_id(planted: Planted) -> str:
@@ -59,7 +48,7 @@ def interaction_differences(warehouse: Warehouse, corpus: Corpus, published_at: 
         for each in corpus.interactions()
         if _window(each) in read[each.customer_id, each.cloud]
     }
-    columns = ", ".join(("customer_id", "provider", "native_id", "interaction_id", *_FACTS, *_TEXTS[:-1], "details"))
+    columns = ", ".join(("customer_id", "provider", "native_id", "interaction_id", *_FACTS, *_TEXTS))
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for table in LLM_INTERACTIONS.values():
         for row in warehouse.query(f"SELECT {columns} FROM {warehouse.current(table)} i").to_pylist():
@@ -70,11 +59,11 @@ def interaction_differences(warehouse: Warehouse, corpus: Corpus, published_at: 
     yield from (f"interaction {key} was never planted" for key in found.keys() - planted.keys())
     pairs = [(planted[key], row) for key, row in found.items() if key in planted]
     for each, row in pairs:
-        for column, fact in _FACTS.items():
+        for fact in _FACTS:
             planted_fact = None if fact == "conversation_id" and each.form in _NO_METADATA else getattr(each, fact)
-            if not _same(row[column], planted_fact):
-                named = f"{each.cloud} interaction {row['native_id']} ({each.form}): {column}"
-                yield f"{named}: planted {planted_fact}, found {row[column]}"
+            if not _same(row[fact], planted_fact):
+                named = f"{each.cloud} interaction {row['native_id']} ({each.form}): {fact}"
+                yield f"{named}: planted {planted_fact}, found {row[fact]}"
     yield from _leaks(pairs)
     yield from _standing(warehouse, len(found))
     by_id = {row["interaction_id"]: each for each, row in pairs}

@@ -11,15 +11,18 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from itertools import chain
 
+import httpx
 from rich.console import Console
 
-from optiinfra_pipelines.sandbox import groq_server
+from optiinfra_pipelines.sandbox import groq_server, webhook_server
 from optiinfra_pipelines.sandbox.clouds import Clouds, serve_clouds
 from optiinfra_pipelines.sandbox.exports import publish
 from optiinfra_pipelines.sandbox.fleet import Fleet
 from optiinfra_pipelines.sandbox.fleet_truths import fleet_differences
+from optiinfra_pipelines.sandbox.gate_truths import comparison_differences, gate_differences
 from optiinfra_pipelines.sandbox.groq_server import serve_groq
 from optiinfra_pipelines.sandbox.interaction_logs import publish_interactions
 from optiinfra_pipelines.sandbox.interaction_truths import interaction_differences
@@ -27,9 +30,11 @@ from optiinfra_pipelines.sandbox.interactions import Corpus
 from optiinfra_pipelines.sandbox.s3_server import serve_s3
 from optiinfra_pipelines.sandbox.scenario import ACCESS_KEY_ID, customers_yaml, environment
 from optiinfra_pipelines.sandbox.verify import differences
+from optiinfra_pipelines.sandbox.webhook_server import serve_webhook
 from optiinfra_pipelines.settings import Settings, load_settings
 from optiinfra_pipelines.warehouse import open_warehouse
 
+GATE_DAYS = 10  # from which on there are baselines before the planted deployment
 _MATERIALIZE = [sys.executable, "-m", "optiinfra_pipelines.defs.materialize"]
 
 
@@ -46,12 +51,17 @@ def main(arguments: list[str] | None = None) -> int:
         serve_s3(ACCESS_KEY_ID) as endpoint,
         serve_clouds(Fleet(datetime.now(UTC).date()), logs=endpoint) as clouds,
         serve_groq() as judge,
+        serve_webhook() as webhook,
     ):
-        customers.write_text(customers_yaml(endpoint, connections=clouds.connections), encoding="utf-8")
+        described = partial(webhook_server.applications, url=webhook)
+        customers.write_text(customers_yaml(endpoint, None, clouds.connections, described), encoding="utf-8")
         given = {**environment(), **clouds.environment(), **groq_server.environment(judge)}
+        given |= webhook_server.environment()
         given["OPTIINFRA_CUSTOMERS"] = str(customers)
         env = {**os.environ, **given}
         failed = _materialise_and_compare(settings, endpoint, clouds, env, options.days)
+        if not failed and options.days >= GATE_DAYS:
+            failed = _compare_verdicts(settings, clouds, webhook)
         if failed or not options.then:
             return failed
         return subprocess.run(shlex.split(options.then), env=env, check=False).returncode
@@ -95,6 +105,22 @@ def _materialise_and_compare(
     )
     console.print("[green]as planted:[/green] the interactions of 3 applications on 4 clouds, redacted and judged")
     return 0
+
+
+def _compare_verdicts(settings: Settings, clouds: Clouds, webhook: str) -> int:
+    """The status where the gate's verdicts are to be as planted: 0 where they are."""
+    console = Console(stderr=True)
+    warehouse, corpus = open_warehouse(settings), Corpus(clouds.fleet.today)
+    received = httpx.get(webhook + webhook_server.RECEIVED_PATH).raise_for_status().json()
+    found = [*gate_differences(warehouse, corpus, received), *comparison_differences(warehouse, corpus)]
+    for each in found:
+        console.print(f"[red]not as planted:[/red] {each}", highlight=False)
+    if not found:
+        console.print(
+            "[green]as planted:[/green] the degraded model alone is rejected, one rollback was asked for, and the "
+            "concise variant saves what it saves"
+        )
+    return 1 if found else 0
 
 
 if __name__ == "__main__":

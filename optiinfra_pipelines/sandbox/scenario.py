@@ -330,15 +330,17 @@ def customers_yaml(
     s3_endpoint: str,
     scenario: Scenario | None = None,
     connections: Callable[[str], list[dict[str, Any]]] = lambda customer_id: [],
+    applications: Callable[[str], list[dict[str, Any]]] = lambda customer_id: [],
 ) -> str:
     """The customers file that makes the product collect these bills from the S3 server at `s3_endpoint`, and what
-    further `connections` each customer id has."""
+    further `connections`, and which `applications`, each customer id has."""
     scenario = scenario or Scenario()
     customers = []
     for customer_id, name in CUSTOMER_NAMES.items():
         bills = [bill for bill in scenario.bills if bill.customer_id == customer_id]
         own = [*(_connection(bill, s3_endpoint) for bill in bills), *connections(customer_id)]
-        customers.append({"id": customer_id, "name": name, "connections": own})
+        described = {"applications": found} if (found := applications(customer_id)) else {}
+        customers.append({"id": customer_id, "name": name, "connections": own, **described})
     return yaml.safe_dump({"customers": customers}, sort_keys=False)
 
 

@@ -1,26 +1,22 @@
 """Contracts of the billing tables: the FOCUS columns and where each row came from. One table per source family."""
 
-from optiinfra_pipelines.tables.contract import Column, Kind, Table, Type
+from optiinfra_pipelines.tables.columns import count, json, label, time
+from optiinfra_pipelines.tables.contract import Kind, Table
 from optiinfra_pipelines.tables.focus import FOCUS_COLUMNS
 
 LINEAGE = (
-    Column("x_customer_id", Type.STRING, "Customer the bill belongs to.", nullable=False, low_cardinality=True),
-    Column(
+    label("x_customer_id", "Customer the bill belongs to."),
+    label(
         "x_provider",
-        Type.STRING,
         "Cloud in this project's vocabulary: aws, gcp, azure, vultr, or the provider's own name in lower case.",
-        nullable=False,
-        low_cardinality=True,
     ),
-    Column(
-        "x_connection_id", Type.STRING, "Connection of customers.yaml that delivered the row.", False, None, (), True
-    ),
-    Column("x_source", Type.STRING, "URI of the file that the row was read from.", False, None, (), True),
-    Column("x_row_number", Type.INTEGER, "Position of the row in its file, counted from 1.", nullable=False),
-    Column("x_focus_version", Type.STRING, "Layout the file was in: 1.0 to 1.3, or cur.", False, None, (), True),
-    Column("x_extra", Type.JSON, "Columns of the file that FOCUS does not know, as a JSON object; null when none."),
-    Column("x_load_id", Type.STRING, "Load that brought the row; see raw.loads.", False, None, (), True),
-    Column("x_collected_at", Type.TIMESTAMP, "When the load began.", nullable=False, unit="UTC"),
+    label("x_connection_id", "Connection of customers.yaml that delivered the row."),
+    label("x_source", "URI of the file that the row was read from."),
+    count("x_row_number", "Position of the row in its file, counted from 1."),
+    label("x_focus_version", "Layout the file was in: 1.0 to 1.3, or cur."),
+    json("x_extra", "Columns of the file that FOCUS does not know, as a JSON object; null when none.", nullable=True),
+    label("x_load_id", "Load that brought the row; see raw.loads."),
+    time("x_collected_at", "When the load began."),
 )
 
 
