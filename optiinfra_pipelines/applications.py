@@ -28,6 +28,10 @@ class TokenPrice(Model):
 
 def _known_margins(margins: Mapping[str, float]) -> Mapping[str, float]:
     refuse_keys([name for name in margins if name not in METRICS], tuple(METRICS), "is no metric with a margin")
+    for name, margin in margins.items():
+        most = 1.0 if METRICS[name].relative else METRICS[name].high - METRICS[name].low
+        if margin >= most:
+            raise ValueError(f"{name}: a margin of {margin:g} is all there is to lose; 0.05 means 5 points of 100")
     return margins
 
 

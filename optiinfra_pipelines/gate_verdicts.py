@@ -12,8 +12,12 @@ _SHOWN = ("provider", "application_id", "model_name", "variant", "metric_type")
 
 
 def worst_verdict(rows: Sequence[Row]) -> Row | None:
-    """The gravest of verdicts, of those alike the one of the largest change."""
-    return min(rows, key=lambda row: (_RANK[row["verdict"]], -(row["estimate"] or 0.0)), default=None)
+    """The gravest of verdicts, of those alike the one that lost most of its margin."""
+    return min(
+        rows,
+        key=lambda row: (_RANK[row["verdict"]], -(row["estimate"] or 0.0) / (row["margin"] or 1.0)),
+        default=None,
+    )
 
 
 def not_inferior(rows: Sequence[Row]) -> Verdict:
@@ -48,6 +52,9 @@ def worst_alarm(rows: Sequence[Row]) -> Row | None:
 
 def no_drop(rows: Sequence[Row]) -> Verdict:
     """No monitor of the day stands in alarm. `rows`: of quality.monitor_states."""
+    if not rows:
+        said = "nothing was scored on this day, so no monitor ran"
+        return Verdict(True, "ERROR", said, {"monitors": 0, "without_baseline": 0})
     worst = worst_alarm(rows)
     watched = sum(row["baseline_key"] is not None for row in rows)
     counts = {"monitors": watched, "without_baseline": len(rows) - watched}

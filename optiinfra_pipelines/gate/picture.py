@@ -58,7 +58,7 @@ def control_chart(title: str, points: Sequence[Point], expected: float, margin: 
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="11">{"".join(drawn)}</svg>'
     )
-    return f"![{title}](data:image/svg+xml;base64,{b64encode(svg.encode()).decode()})"
+    return f"![scores](data:image/svg+xml;base64,{b64encode(svg.encode()).decode()})"
 
 
 def _joined(corners: Sequence[tuple[float, float]]) -> str:

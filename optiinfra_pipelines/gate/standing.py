@@ -8,7 +8,7 @@ from typing import Any
 from optiinfra_pipelines.clouds.collecting import naive_utc
 from optiinfra_pipelines.gate.judges import drifts, read_scorings
 from optiinfra_pipelines.gate.picture import Point, control_chart
-from optiinfra_pipelines.gate.scores import Label, Series, read_activity, read_scores
+from optiinfra_pipelines.gate.scores import Label, Series, is_measured, read_activity, read_scores
 from optiinfra_pipelines.quality.control import ANCHOR_MARGIN
 from optiinfra_pipelines.quality.policy import METRICS
 from optiinfra_pipelines.tables.gate import BASELINES, MONITOR_STATES, VERDICTS
@@ -19,12 +19,14 @@ _STRETCHES = 48  # points of a picture at most
 
 
 def verdicts_in_force(warehouse: Warehouse, customer_id: str, day: Window) -> list[dict[str, Any]]:
-    """The newest verdict of each deployment whose model and variant answered on the day; of those of one model and
-    variant the newest deployment's. Rows of quality.verdicts."""
+    """The verdict of each deployment whose model and variant answered on the day: the final one, the earliest where late
+    scores made another, or else the newest; of those of one model and variant the newest deployment's. Rows of
+    quality.verdicts."""
     live = read_activity(warehouse, customer_id, day.end).labels(day.start)
     rows = warehouse.query(
         "SELECT * FROM (SELECT v.*, row_number() OVER (PARTITION BY provider, application_id, model_name, variant"
-        f" ORDER BY deployed_at DESC, look DESC) AS place FROM {warehouse.current(VERDICTS)} v"
+        " ORDER BY deployed_at DESC, final DESC, CASE WHEN final THEN look ELSE -look END) AS place"
+        f" FROM {warehouse.current(VERDICTS)} v"
         " WHERE customer_id = $customer AND looked_at <= $end) t WHERE place = 1"
         " ORDER BY provider, application_id, model_name, variant",
         {"customer": customer_id, "end": naive_utc(day.end)},
@@ -60,7 +62,7 @@ def picture(warehouse: Warehouse, row: Mapping[str, Any], end: datetime, since: 
         {"customer": row["customer_id"], "key": row["baseline_key"]},
     ).to_pylist()
     label, begin = label_of(row), end - 2 * DAY
-    series = Series(label, metric.name, "" if metric.name == "latency_ms" else row["judge_fingerprint"])
+    series = Series(label, metric.name, "" if is_measured(metric.name) else row["judge_fingerprint"])
     scores = read_scores(warehouse, row["customer_id"], begin, end, [metric.name], label).get(series)
     if not known or scores is None:
         return ""
@@ -72,7 +74,7 @@ def picture(warehouse: Warehouse, row: Mapping[str, Any], end: datetime, since: 
         if sample.n:
             limit = 3 * spread / math.sqrt(sample.n)
             points.append(Point(begin + number * step, sample.mean, mean - limit, mean + limit))
-    lost = mean + metric.sign * metric.margin_at(mean)
+    lost = mean + metric.sign * (row["margin"] or metric.margin_at(mean))
     return control_chart(f"{metric.name} of {label.application_id}, {label}", points, mean, lost, since)
 
 

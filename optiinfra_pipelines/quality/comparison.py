@@ -14,7 +14,7 @@ from scipy import stats
 
 from optiinfra_pipelines.quality.evidence import Units, assess
 from optiinfra_pipelines.quality.policy import Metric, Policy
-from optiinfra_pipelines.quality.sample import Floats, Sample, cluster_mean, effective_sessions
+from optiinfra_pipelines.quality.sample import Floats, Sample, cluster_mean, effective_sessions, looks_stuck
 
 _SEED = 20261121
 _FLIPS = 9_999
@@ -213,12 +213,14 @@ def _concluded(
         policy.alpha_approve,
     )
     estimate, lower, upper = (float(part[0]) for part in (found.estimate, found.lower, found.upper))
-    stuck = b.scores.min() == b.scores.max()
+    stuck = looks_stuck(b, metric, a)
     verdict: Literal["APPROVE", "REJECT", "INCONCLUSIVE"] = "INCONCLUSIVE"
     if estimate >= margin and lower > 0:
         verdict, said = "REJECT", f"is worse by {metric.amount(estimate)}"
     elif upper < margin and min(a.n, b.n) >= policy.approve_min and not stuck:
         verdict, said = "APPROVE", f"is non-inferior within {metric.amount(margin)}"
+    elif stuck:
+        said = f"is not judged: {stuck.removesuffix('?')}"
     else:
         said = f"is not yet known to be non-inferior within {metric.amount(margin)}"
     half = float(stats.t.ppf(0.5 + _CONFIDENCE / 2, max(quality.freedom, 1.0))) * math.sqrt(quality.variance)

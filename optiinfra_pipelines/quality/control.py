@@ -33,13 +33,16 @@ class Anchors:
 
     @classmethod
     def frozen(cls, scorings: Sequence[Scores], fingerprint: str = "") -> "Anchors":
-        """Anchors from two or more scorings of the same judge: anchor -> score. ValueError of fewer.
+        """Anchors from two or more scorings of the same judge: anchor -> score. ValueError of fewer, and of scorings
+        that share fewer than two anchors.
 
         Anchors that a scoring lacks are left out.
         """
         if len(scorings) < 2:
             raise ValueError(f"anchors need two scorings to show how they scatter, not {len(scorings)}")
-        names = sorted(set.intersection(*(set(each) for each in scorings)))
+        names = shared_anchors(scorings)
+        if len(names) < 2:
+            raise ValueError(f"scorings share {len(names)} anchors, and two are needed")
         table = np.asarray([[each[name] for name in names] for each in scorings])
         others = (table.sum(axis=0) - table) / (len(scorings) - 1)
         return cls(
@@ -66,6 +69,11 @@ class Anchors:
         """The states after these days' scorings; days that were seen change nothing."""
         windows = [ScoredWindow(day, self.moved(scores)) for day, scores in sorted(days.items())]
         return {bad: monitor.step(states[bad], windows) for bad, monitor in self.monitors(policy).items()}
+
+
+def shared_anchors(scorings: Sequence[Scores]) -> list[str]:
+    """Names of the anchors that every scoring has, sorted."""
+    return sorted(set.intersection(*(set(each) for each in scorings))) if scorings else []
 
 
 @dataclass(frozen=True)

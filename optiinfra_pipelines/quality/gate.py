@@ -14,12 +14,11 @@ import numpy as np
 from optiinfra_pipelines.quality.baseline import Baseline
 from optiinfra_pipelines.quality.evidence import DESIGN, Assessment, Units, assess, holm, mixture, reject_bound
 from optiinfra_pipelines.quality.policy import Metric, Policy
-from optiinfra_pipelines.quality.sample import Sample, effective_sessions
+from optiinfra_pipelines.quality.sample import Sample, effective_sessions, looks_stuck
 
 Outcome = Literal["APPROVE", "REJECT", "INCONCLUSIVE"]
 _DIGITS = 6  # verdicts are rounded, so that the same data give the same bytes
 _MOST_MORE = 1_000_000
-_PLAUSIBLE = 1e-3  # chance of a constant sample under which it looks stuck
 
 
 @dataclass(frozen=True)
@@ -249,8 +248,9 @@ def _outcome(
         )
     if worse and estimate >= each.margin:
         return "REJECT", f"{about}; by {metric.amount(max(lower, 0.0))} at least, the margin is {margin}"
-    if _looks_stuck(each):
-        return "INCONCLUSIVE", f"all {sample.n} scores are {sample.scores[0]:g}: is the judge or the application stuck?"
+    stuck = looks_stuck(sample, metric, each.baseline.sample)
+    if stuck:
+        return "INCONCLUSIVE", stuck
     if upper < each.margin:
         if sample.n >= policy.approve_min:
             return "APPROVE", f"{about}; at most {metric.amount(upper)} worse, the margin is {margin}"
@@ -258,23 +258,10 @@ def _outcome(
     return "INCONCLUSIVE", f"{about}; between {metric.amount(lower)} and {metric.amount(upper)}, the margin is {margin}"
 
 
-def _looks_stuck(each: _Comparable) -> bool:
-    """Whether all scores are equal: no sign of health, unless they are the best that can be of a harm whose baseline
-    is as clean, where no score but that one is the usual thing."""
-    scores, metric = each.sample.scores, each.metric
-    if scores.min() < scores.max():
-        return False
-    if metric.bad == "down" or scores[0] != metric.low:
-        return True
-    clean = each.baseline.sample
-    share = float(clean.weights[clean.scores == scores[0]].sum() / clean.weights.sum())
-    return share ** len(each.weight) < _PLAUSIBLE
-
-
 def _more_needed(each: _Comparable, estimate: float, found: Assessment, row: int, policy: Policy) -> int | None:
     """Scores missing until a verdict, should the estimate and the spread of scores stay what they are."""
     n, sessions = each.sample.n, effective_sessions(each.weight)
-    if _looks_stuck(each):
+    if looks_stuck(each.sample, each.metric, each.baseline.sample):
         return None
     if sessions < policy.sessions_min:
         return math.ceil(n * (policy.sessions_min / sessions - 1))
@@ -300,7 +287,7 @@ def _overall(judged: Sequence[MetricVerdict], policy: Policy, look: int, fingerp
     telling = rejected or open_ones or list(judged)
     reason = "; ".join(f"{each.metric}: {each.reason}" for each in telling) or "no metric is gated"
     if outcome == "INCONCLUSIVE" and look >= policy.deadline_looks:
-        rejects = policy.at_deadline == "reject"
+        rejects = policy.at_deadline == "reject" and any(each.estimate is not None for each in judged)
         outcome = "REJECT" if rejects else "INCONCLUSIVE"
         then = "and the policy rejects what is undecided" if rejects else "held for a person to decide"
         reason = f"undecided after {look} looks, {then} ({reason})"

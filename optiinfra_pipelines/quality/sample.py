@@ -9,11 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
+
+from optiinfra_pipelines.quality.policy import Metric
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
+_PLAUSIBLE = 1e-3  # chance of so many equal scores under which they look stuck
+_NEARLY_ALL = 0.99
 _LARGEST = 1e12  # of a score or weight: what is larger is an error, and its square would be one
 
 
@@ -96,6 +101,25 @@ def cluster_mean(sums: Floats, totals: Floats) -> tuple[float, float]:
 def effective_sessions(weights: Floats) -> float:
     """As many sessions of equal weight as say the same: one giant session among small ones counts for little."""
     return float(weights.sum() ** 2 / (weights**2).sum()) if len(weights) else 0.0
+
+
+def looks_stuck(new: Sample, metric: Metric, before: Sample) -> str:
+    """Why scores that are all but equal are no sign of health, or "" where they differ or are the usual thing.
+
+    All scores equal are the usual thing only of a harm that is as good as absent `before` also.
+    """
+    values, counts = np.unique(new.scores, return_counts=True)
+    place = int(counts.argmax())
+    value, count = float(values[place]), int(counts[place])
+    if count < _NEARLY_ALL * new.n:
+        return ""
+    said = f"{'all' if count == new.n else f'{count} of'} {new.n} scores are {value:g}"
+    why = f"{said}: is the judge or the application stuck?"
+    if count == new.n and (metric.bad == "down" or value != metric.low):
+        return why
+    share = float(before.weights[before.scores == value].sum() / before.weights.sum())
+    units = new.n_sessions  # scores of one conversation are alike
+    return why if stats.binom.sf(count * units // new.n - 1, units, share) < _PLAUSIBLE else ""
 
 
 def _numbers(given: Sequence[float | None]) -> Floats:

@@ -98,6 +98,12 @@ def test_more_of_a_harm_counts_against_a_variant() -> None:
     assert compare(b, a, METRICS["hallucination"], POLICY).verdict == "APPROVE"
 
 
+def test_two_variants_without_any_harm_are_non_inferior_to_each_other() -> None:
+    clean = Arm([0.0] * 2_000, [None] * 2_000)
+    found = compare(clean, clean, METRICS["toxicity"], POLICY)
+    assert found.verdict == "APPROVE", found.sentence
+
+
 @pytest.mark.parametrize(
     ("b", "said"),
     [
@@ -105,7 +111,7 @@ def test_more_of_a_harm_counts_against_a_variant() -> None:
         (Arm([None, math.nan] * 30, [None] * 60), "too few scores to compare"),
         (Arm(quality(90, 1), ["one"] * 90, [0.001] * 90), "scores of 1.0 users do not compare, 20 needed"),
         (Arm([7.0] * 90, [None] * 90), "90 scores lie outside 0 to 1"),
-        (Arm([0.87] * 900, [None] * 900), "is not yet known to be non-inferior within 5 points"),
+        (Arm([0.87] * 900, [None] * 900), "is not judged: all 900 scores are 0.87"),
     ],
     ids=["empty", "nan", "one user", "out of range", "constant"],
 )

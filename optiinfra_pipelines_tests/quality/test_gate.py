@@ -93,11 +93,12 @@ def test_no_amount_of_scores_is_asked_for_where_only_a_larger_baseline_helps() -
         (Sample.of([1.0] * 5), "5 scores; a verdict needs 30 at least"),
         (Sample.of([1.0] * 300), "all 300 scores are 1: is the judge or the application stuck?"),
         (Sample.of([0.87] * 3_000), "all 3000 scores are 0.87"),
+        (Sample.of([0.75, *[1.0] * 299]), "299 of 300 scores are 1: is the judge or the application stuck?"),
         (Sample.of(quality(400, 2), sessions=["one"] * 400), "400 scores count like 1.0 sessions; a verdict needs 20"),
         (Sample.of(quality(400, 2), weights=[1e9] + [1.0] * 399), "400 scores count like 1.0 sessions"),
         (Sample.of(quality(400, 2), weights=[None] * 400), "no score is usable"),
     ],
-    ids=["absent", "empty", "nan", "flagged", "thin", "perfect", "constant", "session", "heavy", "weightless"],
+    ids=["absent", "empty", "nan", "flagged", "thin", "perfect", "constant", "nearly", "session", "heavy", "weightless"],
 )
 def test_scores_that_show_nothing_get_a_reason_and_never_a_verdict(sample: Sample | None, said: str) -> None:
     verdict = judged(sample)

@@ -32,8 +32,9 @@ def _contract_check(table: Table) -> dg.AssetChecksDefinition:
     def check(context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource) -> dg.AssetCheckResult:
         customer_id, _ = customer_and_day(context.partition_key)
         opened = warehouse.open(context.run.run_id)
-        rows = f"(SELECT * FROM {opened.current(table)} c WHERE customer_id = '{customer_id}')"
-        return check_result(contract(table, opened.query(contract_query(table, rows)).to_pylist()[0]))
+        rows = f"(SELECT * FROM {opened.current(table)} c WHERE customer_id = $customer)"
+        found = opened.query(contract_query(table, rows), {"customer": customer_id}).to_pylist()[0]
+        return check_result(contract(table, found))
 
     return check
 
