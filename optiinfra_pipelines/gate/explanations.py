@@ -23,7 +23,7 @@ from optiinfra_pipelines.llm.injection import looks_like_instructions
 from optiinfra_pipelines.llm.interaction import Texts
 from optiinfra_pipelines.llm.judge import Judge, Outcome
 from optiinfra_pipelines.llm.redaction import Redactor, open_redactor
-from optiinfra_pipelines.llm.scoring import judge_account, settled_call
+from optiinfra_pipelines.llm.scoring import new_call, settled_call
 from optiinfra_pipelines.quality.gate import MetricVerdict, Verdict
 from optiinfra_pipelines.quality.policy import METRICS, Metric
 from optiinfra_pipelines.settings import Settings
@@ -229,19 +229,8 @@ def _shown(facts: Facts, redactor: Redactor) -> Facts:
 
 def _record(warehouse: Warehouse, settings: Settings, judge: Judge, facts: Facts, outcome: Outcome) -> None:
     settled = naive_utc(datetime.now(UTC))
-    call = {
-        "call_id": str(uuid5(_NAMESPACE, f"{facts.verdict_id}/{judge.fingerprint}/{settled.isoformat()}")),
-        "customer_id": "",
-        "interaction_id": f"explanation:{facts.verdict_id}",
-        "interaction_timestamp": settled,
-        "judge_fingerprint": judge.fingerprint,
-        "judge_model": judge.model,
-        "judge_account": judge_account(settings),
-        "sampling_probability": 1.0,
-        "flagged": False,
-        "run_id": warehouse.run_id,
-        "called_at": settled,
-    }
+    call_id = uuid5(_NAMESPACE, f"{facts.verdict_id}/{judge.fingerprint}/{settled.isoformat()}")
+    call = new_call(settings, judge, call_id, f"explanation:{facts.verdict_id}", warehouse.run_id, settled)
     rows = [settled_call(call, outcome, settled)]
     warehouse.upsert(JUDGE_CALLS, pa.Table.from_pylist(rows, schema=JUDGE_CALLS.arrow_schema))
 

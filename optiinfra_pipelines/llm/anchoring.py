@@ -3,7 +3,6 @@ them a judge that obeys the texts it judges."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from decimal import Decimal
 from time import monotonic
 from typing import Any
 from uuid import UUID, uuid5
@@ -17,7 +16,7 @@ from optiinfra_pipelines.llm.evaluation import RUN_SECONDS, hindrance, open_limi
 from optiinfra_pipelines.llm.judge import Judge, Outcome
 from optiinfra_pipelines.llm.redaction import open_redactor
 from optiinfra_pipelines.llm.rubric import scores
-from optiinfra_pipelines.llm.scoring import Evaluation, judge_account, settled_call
+from optiinfra_pipelines.llm.scoring import Evaluation, new_call, settled_call
 from optiinfra_pipelines.settings import Settings
 from optiinfra_pipelines.tables.llm import ANCHOR_SCORES, JUDGE_CALLS
 from optiinfra_pipelines.warehouse.protocol import Warehouse
@@ -61,7 +60,10 @@ def _judge_with(warehouse: Warehouse, settings: Settings, judge: Judge, now: dat
     settled = naive_utc(datetime.now(UTC))
     calls, rows = [], []
     for anchor, outcome in asked:
-        calls.append(settled_call(_call(settings, judge, anchor, day, warehouse.run_id), outcome, settled))
+        call_id = uuid5(_NAMESPACE, f"{anchor.id}/{judge.fingerprint}/{settled.isoformat()}")
+        call = new_call(settings, judge, call_id, f"anchor:{anchor.id}", warehouse.run_id, settled)
+        call |= {"interaction_timestamp": naive_utc(day), "flagged": anchor.canary}
+        calls.append(settled_call(call, outcome, settled))
         rows += _rows(judge, anchor, outcome, day, naive_utc(now))
         result.note(outcome)
         state = "scored" if outcome.judgement else "waiting"
@@ -72,25 +74,6 @@ def _judge_with(warehouse: Warehouse, settings: Settings, judge: Judge, now: dat
         if calls:
             opened.upsert(JUDGE_CALLS, pa.Table.from_pylist(calls, schema=JUDGE_CALLS.arrow_schema))
     return result
-
-
-def _call(settings: Settings, judge: Judge, anchor: Anchor, day: datetime, run_id: str) -> dict[str, Any]:
-    written = datetime.now(UTC)
-    return {
-        "call_id": str(uuid5(_NAMESPACE, f"{anchor.id}/{judge.fingerprint}/{written.isoformat()}")),
-        "customer_id": "",
-        "interaction_id": f"anchor:{anchor.id}",
-        "interaction_timestamp": naive_utc(day),
-        "judge_fingerprint": judge.fingerprint,
-        "judge_model": judge.model,
-        "judge_account": judge_account(settings),
-        "requests": 0,
-        "cost": Decimal(0),
-        "sampling_probability": 1.0,
-        "flagged": anchor.canary,
-        "run_id": run_id,
-        "called_at": naive_utc(written),
-    }
 
 
 def _rows(judge: Judge, anchor: Anchor, outcome: Outcome, day: datetime, scored_at: datetime) -> list[dict[str, Any]]:

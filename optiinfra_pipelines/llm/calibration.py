@@ -28,7 +28,7 @@ from optiinfra_pipelines.llm.injection import looks_like_instructions
 from optiinfra_pipelines.llm.judge import Judge, Outcome
 from optiinfra_pipelines.llm.labelled import Labelled
 from optiinfra_pipelines.llm.redaction import Redactor
-from optiinfra_pipelines.llm.scoring import judge_account
+from optiinfra_pipelines.llm.scoring import Evaluation, new_call, settled_call
 from optiinfra_pipelines.settings import Settings
 from optiinfra_pipelines.tables.llm import JUDGE_CALIBRATIONS, JUDGE_CALLS
 from optiinfra_pipelines.warehouse.protocol import Warehouse
@@ -36,7 +36,6 @@ from optiinfra_pipelines.warehouse.protocol import Warehouse
 POSITIVE = 0.5  # a score of so much or more says that the fault is there
 ANSWER_FIRST = ("answer", "question", "context", "system")  # the other order, for order sensitivity
 SETTLED_AT_ONCE = 64  # calls whose money is written together: what a killed command leaves uncounted, beside those sent
-_BREAKS = 8  # items in a row that failed on the way to the judge: it is the way, and not them
 _95_PERCENT = NormalDist().inv_cdf(0.975)
 _NAMESPACE = UUID("a3b1f6de-3c57-5e0b-8f0e-0c1d5e7a9b42")
 
@@ -49,7 +48,7 @@ class Asked:
 
     item: Labelled
     round: Round
-    flagged: bool
+    flagged: bool  # by its own texts
     outcome: Outcome
 
 
@@ -144,9 +143,9 @@ def calibrate(
             figures(asked),
             items=len(items),
             judged=sum(each.round == "first" and each.outcome.judgement is not None for each in asked),
-            requests=sum(each.outcome.requests for each in asked),
-            cost=sum((each.outcome.cost for each in asked), Decimal(0)),
-            stopped=asking.why,
+            requests=asking.result.requests,
+            cost=asking.result.cost,
+            stopped=asking.result.explanation or "",
         )
     if made.figures:
         rows = pa.Table.from_pylist(_figure_rows(made), schema=JUDGE_CALIBRATIONS.arrow_schema)
@@ -200,13 +199,12 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
 
 
 class _Asking:
-    """The items before the judge, side by side, until all are judged or the judge or its budget says stop (`why`)."""
+    """The items before the judge, side by side, until all are judged or the judge or its budget says stop."""
 
     def __init__(self, judge: Judge, redactor: Redactor, deadline: float) -> None:
         self._judge, self._redactor, self._deadline = judge, redactor, deadline
         self._stopped = Event()
-        self._breaks = 0
-        self.why = ""
+        self.result = Evaluation()
 
     def all(
         self, rounds: Mapping[Round, Sequence[Labelled]], concurrency: int, keep: Callable[[Sequence[Asked]], None]
@@ -219,8 +217,10 @@ class _Asking:
                     for future in as_completed([pool.submit(self._ask, name, item) for item in items]):
                         each = future.result()
                         if each is not None:
-                            self._note(each.outcome)
+                            self.result.note(each.outcome)
                             ended.append(each)
+                        if self.result.reason is not None:
+                            self._stopped.set()
                         if len(ended) == SETTLED_AT_ONCE:
                             settled, ended = ended, []
                             keep(settled)
@@ -228,13 +228,6 @@ class _Asking:
                 self._stopped.set()  # else the pool would go on with what is waiting
                 if ended:
                     keep(ended)
-
-    def _note(self, outcome: Outcome) -> None:
-        broke = outcome.status == "failed" and outcome.error_kind == "transient"
-        self._breaks = self._breaks + 1 if broke else 0
-        if outcome.status in ("deferred", "blocked") or self._breaks == _BREAKS:
-            self._stopped.set()
-            self.why = self.why or outcome.error
 
     def _ask(self, name: Round, item: Labelled) -> Asked | None:
         if self._stopped.is_set():
@@ -244,8 +237,7 @@ class _Asking:
         outcome = self._judge.ask(texts, self._deadline, order)
         if outcome.status in ("deferred", "blocked"):
             self._stopped.set()
-        told = outcome.judgement is not None and outcome.judgement.instructions_to_judge
-        return Asked(item, name, told or bool(looks_like_instructions(texts)), outcome)
+        return Asked(item, name, bool(looks_like_instructions(texts)), outcome)
 
 
 def _call_of(metric: str, judgement: rubric.Judgement) -> bool:
@@ -265,26 +257,10 @@ def _share(metric: str, figure: str, hits: Sequence[bool]) -> Figure | None:
 
 def _call(asked: Asked, calibration_id: str, dataset: str, judge: Judge, settings: Settings) -> dict[str, Any]:
     """The row of quality.judge_calls, written when the call has ended."""
-    outcome, now = asked.outcome, naive_utc(datetime.now(UTC))
-    unsettled = outcome.status == "deferred" or outcome.error_kind == "budget"
-    taken = ("error_kind", "error", "requests", "cost", "latency_ms", "system_fingerprint", "request_id")
-    tokens = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
-    return {name: getattr(outcome, name) for name in (*taken, *tokens)} | {
-        "call_id": str(uuid5(UUID(calibration_id), f"{asked.item.id}/{asked.round}")),
-        "customer_id": "",
-        "interaction_id": f"calibration:{dataset}:{asked.item.id}",
-        "interaction_timestamp": now,
-        "judge_fingerprint": judge.fingerprint,
-        "judge_model": judge.model,
-        "judge_account": judge_account(settings),
-        "status": "abandoned" if unsettled else outcome.status,
-        "sampling_probability": 1.0,
-        "flagged": asked.flagged,
-        "retry_at": naive_utc(outcome.retry_at) if outcome.retry_at else None,
-        "run_id": calibration_id,
-        "called_at": now,
-        "collected_at": now,
-    }
+    now, about = naive_utc(datetime.now(UTC)), f"calibration:{dataset}:{asked.item.id}"
+    call_id = uuid5(UUID(calibration_id), f"{asked.item.id}/{asked.round}")
+    call = new_call(settings, judge, call_id, about, calibration_id, now) | {"flagged": asked.flagged}
+    return settled_call(call, asked.outcome, now)
 
 
 def _figure_rows(made: Calibration) -> list[dict[str, Any]]:

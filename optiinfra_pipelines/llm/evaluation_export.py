@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from optiinfra_pipelines.clouds.collecting import naive_utc
 from optiinfra_pipelines.errors import CollectionError
 from optiinfra_pipelines.llm.evaluation_events import evaluation_events
+from optiinfra_pipelines.llm.sampling import interactions, of_span
 from optiinfra_pipelines.settings import load_settings
-from optiinfra_pipelines.tables.llm import APPLICATION_METRICS, LLM_INTERACTIONS
+from optiinfra_pipelines.tables.llm import APPLICATION_METRICS
 from optiinfra_pipelines.warehouse import open_warehouse
 from optiinfra_pipelines.warehouse.protocol import Warehouse, WarehouseError
 from optiinfra_pipelines.windows import DAY, Window
@@ -25,11 +25,7 @@ _AT_ONCE = timedelta(hours=1)
 
 def judged_scores(warehouse: Warehouse, customer_id: str, day: Window) -> Iterator[dict[str, Any]]:
     """The judged scores of the day with `trace_id`, `span_id` and `response_id` of their interactions, by time."""
-    traced = " UNION ALL ".join(
-        f"SELECT interaction_id, trace_id, span_id, details AS told FROM {warehouse.current(table)} i"
-        " WHERE customer_id = $customer AND timestamp >= $start AND timestamp < $end"
-        for table in LLM_INTERACTIONS.values()
-    )
+    traced = interactions(warehouse, "interaction_id, trace_id, span_id, details AS told", "timestamp")
     start = day.start
     while start < day.end:
         rows = warehouse.query(
@@ -37,7 +33,7 @@ def judged_scores(warehouse: Warehouse, customer_id: str, day: Window) -> Iterat
             f" FROM {warehouse.current(APPLICATION_METRICS)} m LEFT JOIN ({traced}) t"
             " ON m.interaction_id = t.interaction_id WHERE customer_id = $customer AND judge_fingerprint <> ''"
             " AND timestamp >= $start AND timestamp < $end ORDER BY timestamp, score_id",
-            {"customer": customer_id, "start": naive_utc(start), "end": naive_utc(start + _AT_ONCE)},
+            of_span(customer_id, Window(start, start + _AT_ONCE)),
         )
         for row in rows.to_pylist():
             yield row | {"response_id": json.loads(row.pop("told") or "{}").get("response_id")}

@@ -47,17 +47,27 @@ def rates(settings: Settings, customer: Customer) -> tuple[Rates, dict[str, Rate
     }
 
 
+def of_span(customer_id: str, span: Window) -> dict[str, str | int | float | datetime]:
+    """Parameters of a query about a customer's span: customer, start and its exclusive end."""
+    return {"customer": customer_id, "start": naive_utc(span.start), "end": naive_utc(span.end)}
+
+
+def interactions(warehouse: Warehouse, columns: str, time: str = "window_start") -> str:
+    """SQL for `columns` of a customer's interactions of all clouds whose `time` lies in a span; see `of_span`."""
+    return " UNION ALL ".join(
+        f"SELECT {columns} FROM {warehouse.current(table)} i"
+        f" WHERE customer_id = $customer AND {time} >= $start AND {time} < $end"
+        for table in LLM_INTERACTIONS.values()
+    )
+
+
 def parts(warehouse: Warehouse, customer: Customer, day: Window) -> list[Window]:
     """The day in parts of whole 15-minute windows, with few enough interactions each to be looked at together; strata
     lie within windows. None where the day has no interactions."""
-    every = " UNION ALL ".join(
-        f"SELECT window_start FROM {warehouse.current(table)} i WHERE customer_id = $customer"
-        " AND window_start >= $start AND window_start < $end"
-        for table in LLM_INTERACTIONS.values()
-    )
     rows = warehouse.query(
-        f"SELECT window_start, count(*) AS interactions FROM ({every}) i GROUP BY window_start ORDER BY window_start",
-        {"customer": customer.id, "start": naive_utc(day.start), "end": naive_utc(day.end)},
+        f"SELECT window_start, count(*) AS interactions FROM ({interactions(warehouse, 'window_start')}) i"
+        " GROUP BY window_start ORDER BY window_start",
+        of_span(customer.id, day),
     ).to_pylist()
     found, start, held = [], day.start, 0
     for row in rows:
@@ -101,20 +111,13 @@ def waiting(
 def _states(
     warehouse: Warehouse, settings: Settings, customer: Customer, fingerprint: str, span: Window, now: datetime
 ) -> tuple[str, dict[str, str | int | float | datetime]]:
-    columns = (
-        "interaction_id, timestamp, window_start, application_id, model_name, variant, sampling_unit, content_state,"
-        " operation, error_type"
-    )
-    every = " UNION ALL ".join(
-        f"SELECT '{provider}' AS provider, {columns} FROM {warehouse.current(table)} i"
-        " WHERE customer_id = $customer AND window_start >= $start AND window_start < $end"
-        for provider, table in LLM_INTERACTIONS.items()
+    every = interactions(
+        warehouse,
+        "interaction_id, provider, timestamp, window_start, application_id, model_name, variant, sampling_unit,"
+        " content_state, operation, error_type",
     )
     usual, others = rates(settings, customer)
-    params: dict[str, str | int | float | datetime] = {
-        "customer": customer.id,
-        "start": naive_utc(span.start),
-        "end": naive_utc(span.end),
+    params = of_span(customer.id, span) | {
         "from": naive_utc(span.start - _MOVED),  # a time that a later, fuller record moved over the border
         "until": naive_utc(span.end + _MOVED),
         "fingerprint": fingerprint,
@@ -202,45 +205,27 @@ def days_waiting(warehouse: Warehouse, customer: Customer, now: datetime, days: 
 
 
 def _collected(warehouse: Warehouse, customer: Customer, day: Window) -> int:
-    counts = " + ".join(
-        f"(SELECT count(*) FROM {warehouse.current(table)} i WHERE customer_id = $customer"
-        " AND window_start >= $start AND window_start < $end)"
-        for table in LLM_INTERACTIONS.values()
-    )
-    params: dict[str, str | datetime] = {
-        "customer": customer.id,
-        "start": naive_utc(day.start),
-        "end": naive_utc(day.end),
-    }
-    return int(warehouse.query(f"SELECT {counts} AS n", params)["n"][0].as_py())
+    found = interactions(warehouse, "window_start")
+    counted = warehouse.query(f"SELECT count(*) AS n FROM ({found}) i", of_span(customer.id, day))
+    return int(counted["n"][0].as_py())
 
 
 def settle_leftovers(warehouse: Warehouse, customer: Customer, fingerprint: str, span: Window, now: datetime) -> None:
     """Close calls in flight that nobody waits for, of a run that was killed: those whose scores were written have
     succeeded, the others are abandoned. What was reserved for them counts as spent."""
+    of_judge = of_span(customer.id, span) | {"fingerprint": fingerprint}
     left = warehouse.query(
         f"SELECT * FROM {warehouse.current(JUDGE_CALLS)} c WHERE customer_id = $customer"
         " AND interaction_timestamp >= $start AND interaction_timestamp < $end AND judge_fingerprint = $fingerprint"
         " AND status = 'in_flight' AND called_at <= $alive",
-        {
-            "customer": customer.id,
-            "start": naive_utc(span.start),
-            "end": naive_utc(span.end),
-            "fingerprint": fingerprint,
-            "alive": naive_utc(now - LEASE),
-        },
+        of_judge | {"alive": naive_utc(now - LEASE)},
     )
     if not left.num_rows:
         return
     scored = warehouse.query(
         f"SELECT DISTINCT judge_call_id FROM {warehouse.current(APPLICATION_METRICS)} m WHERE customer_id = $customer"
         " AND timestamp >= $start AND timestamp < $end AND judge_fingerprint = $fingerprint",
-        {
-            "customer": customer.id,
-            "start": naive_utc(span.start),
-            "end": naive_utc(span.end),
-            "fingerprint": fingerprint,
-        },
+        of_judge,
     )
     written = set(scored.column("judge_call_id").to_pylist())
     rows = [

@@ -45,14 +45,19 @@ RECORD = (
 )
 """What a score takes over from its interaction, under the same names."""
 _TEXTS = ("system", "context", "input", "output")
+_TOLD = (
+    *("error_kind", "error", "requests", "input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens"),
+    *("cost", "latency_ms", "system_fingerprint", "request_id"),
+)
+"""What a call takes over from its outcome, under the same names."""
 
 
 @dataclass
 class Evaluation:
     """How a day stands after a run: interactions by state, and what the run itself sent and spent.
 
-    `reason` is why some are waiting (None: none are), `explanation` the same for people. Not `evaluated`: no call
-    could be made at all.
+    `reason` is why some are waiting (None: none are), `explanation` the same for people: once there is one, the run is
+    to ask no more. Not `evaluated`: no call could be made at all.
     """
 
     evaluated: bool = True
@@ -63,17 +68,20 @@ class Evaluation:
     requests: int = 0
     cost: Decimal = Decimal(0)
     judged: int = 0
+    _breaks: int = 0
 
     @property
     def collected(self) -> int:
         return sum(self.states.values())
 
-    def note(self, outcome: Outcome, *, ended: bool = False) -> None:
-        """Account for a call; `ended`: for its sake the run asks no more."""
+    def note(self, outcome: Outcome) -> None:
+        """Account for a call, in the order in which they end."""
         self.requests += outcome.requests
         self.cost += outcome.cost
         self.judged += outcome.status == "succeeded"
-        if self.reason is None and (ended or outcome.status in ("deferred", "blocked")):
+        broke = outcome.status == "failed" and outcome.error_kind == "transient"
+        self._breaks = self._breaks + 1 if broke else 0
+        if self.reason is None and (self._breaks == _BREAKS or outcome.status in ("deferred", "blocked")):
             self.reason, self.explanation = outcome.error_kind, outcome.error
 
 
@@ -131,19 +139,16 @@ class _Run:
         result: Evaluation,
     ) -> None:
         self._warehouse, self._judge, self._now, self._deadline = warehouse, judge, now, deadline
-        self._customer, self._result = customer, result
-        self._concurrency = settings.llm_concurrency
-        self._account = judge_account(settings)
+        self._customer, self._result, self._settings = customer, result, settings
         self._redactor = open_redactor(settings, customer.redact)
         self._stopped = Event()
-        self._breaks = 0
         self._planned_out = False
 
     def judge_all(self, planned: Iterator[dict[str, Any]]) -> None:
         """Judge what is planned until there is no more, or until the judge or its budget says stop."""
         ended: SimpleQueue[Future[tuple[_Claim, Outcome | None]]] = SimpleQueue()
         in_flight, done = 0, list[tuple[_Claim, Outcome | None]]()
-        with ThreadPoolExecutor(self._concurrency, "judge") as pool:
+        with ThreadPoolExecutor(self._settings.llm_concurrency, "judge") as pool:
             done = [self._ask(claim) for claim in self._turn((), planned, 1)]  # alone: is there a judge at all?
             while True:
                 while in_flight + CLAIMED_AT_ONCE <= BATCH and not self._planned_out:
@@ -166,7 +171,10 @@ class _Run:
         Scores are written before their calls: a run that is killed between the two is told by its scores.
         """
         for _, outcome in done:
-            self._note(outcome)
+            if outcome is not None:
+                self._result.note(outcome)
+        if self._result.reason is not None:
+            self._stopped.set()
         # the plan asks the warehouse for itself: not from within the session, and not once the judge has had enough
         wanted = [] if self._stopped.is_set() else list(islice(planned, most))
         self._planned_out = self._planned_out or len(wanted) < most
@@ -192,15 +200,6 @@ class _Run:
             self._stopped.set()
         return claim, outcome
 
-    def _note(self, outcome: Outcome | None) -> None:
-        if outcome is None:
-            return
-        broke = outcome.status == "failed" and outcome.error_kind == "transient"
-        self._breaks = self._breaks + 1 if broke else 0
-        if self._breaks == _BREAKS:
-            self._stopped.set()
-        self._result.note(outcome, ended=self._breaks == _BREAKS)
-
     def _claims(self, held: Warehouse, wanted: Sequence[dict[str, Any]]) -> list[_Claim]:
         """The calls to be written ahead; what another run claimed since it was planned is left to that run."""
         claims = []
@@ -213,23 +212,16 @@ class _Run:
         return claims
 
     def _call(self, planned: dict[str, Any], texts: Texts) -> dict[str, Any]:
-        identity = f"{planned['interaction_id']}/{self._judge.fingerprint}/{planned['calls'] + 1}"
-        written = naive_utc(datetime.now(UTC))
-        return {
-            "call_id": str(uuid5(_NAMESPACE, identity)),
+        about, written = planned["interaction_id"], naive_utc(datetime.now(UTC))
+        call_id = uuid5(_NAMESPACE, f"{about}/{self._judge.fingerprint}/{planned['calls'] + 1}")
+        return new_call(self._settings, self._judge, call_id, about, self._warehouse.run_id, written) | {
             "customer_id": self._customer.id,
-            "interaction_id": planned["interaction_id"],
             "interaction_timestamp": planned["timestamp"],
-            "judge_fingerprint": self._judge.fingerprint,
-            "judge_model": self._judge.model,
-            "judge_account": self._account,
             "status": "in_flight",
             "requests": 1,
             "cost": self._judge.reserved(texts)[1],
             "sampling_probability": planned["sampling_probability"],
             "flagged": bool(looks_like_instructions(texts)),
-            "run_id": self._warehouse.run_id,
-            "called_at": written,
             "collected_at": written,
         }
 
@@ -303,9 +295,6 @@ def _score_rows(
     if outcome is None or outcome.judgement is None:
         return
     flagged = claim.call["flagged"] or outcome.judgement.instructions_to_judge
-    metadata = json.dumps(
-        {"judge_model": claim.call["judge_model"], "metric_set": METRIC_SET_VERSION, "injection": INJECTION_VERSION}
-    )
     for metric, score in scores(outcome.judgement).items():
         yield {
             **claim.record,
@@ -314,13 +303,18 @@ def _score_rows(
             "metric_type": metric,
             "score": score,
             "details": _details(outcome.judgement, metric),
-            "metadata": metadata,
+            "metadata": _metadata(claim.call["judge_model"]),
             "collected_at": settled,
             "judge_fingerprint": claim.call["judge_fingerprint"],
             "judge_call_id": claim.call["call_id"],
             "sampling_probability": claim.call["sampling_probability"],
             "flagged": flagged,
         }
+
+
+@cache
+def _metadata(model: str) -> str:
+    return json.dumps({"judge_model": model, "metric_set": METRIC_SET_VERSION, "injection": INJECTION_VERSION})
 
 
 def _details(judgement: Judgement, metric: str) -> str:
@@ -344,6 +338,25 @@ def score_id(interaction_id: str, metric: str, fingerprint: str) -> str:
     return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
 
 
+def new_call(
+    settings: Settings, judge: Judge, call_id: UUID, interaction_id: str, run_id: str, now: datetime
+) -> dict[str, Any]:
+    """The row of quality.judge_calls of a call that is to be made, for no customer and out of no sample."""
+    return {
+        "call_id": str(call_id),
+        "customer_id": "",
+        "interaction_id": interaction_id,
+        "interaction_timestamp": now,
+        "judge_fingerprint": judge.fingerprint,
+        "judge_model": judge.model,
+        "judge_account": judge_account(settings),
+        "sampling_probability": 1.0,
+        "flagged": False,
+        "run_id": run_id,
+        "called_at": now,
+    }
+
+
 def settled_call(call: dict[str, Any], outcome: Outcome | None, settled: datetime) -> dict[str, Any]:
     """The row of quality.judge_calls `call` as it ended; `outcome` None: it was never sent."""
     if outcome is None:
@@ -356,19 +369,9 @@ def settled_call(call: dict[str, Any], outcome: Outcome | None, settled: datetim
             "collected_at": settled,
         }
     return call | {
+        **{name: getattr(outcome, name) for name in _TOLD},
         "status": "abandoned" if outcome.status == "deferred" or outcome.error_kind == "budget" else outcome.status,
-        "error_kind": outcome.error_kind,
-        "error": outcome.error,
-        "requests": outcome.requests,
-        "input_tokens": outcome.input_tokens,
-        "cached_tokens": outcome.cached_tokens,
-        "output_tokens": outcome.output_tokens,
-        "reasoning_tokens": outcome.reasoning_tokens,
-        "cost": outcome.cost,
-        "latency_ms": outcome.latency_ms,
         "flagged": call["flagged"] or bool(outcome.judgement and outcome.judgement.instructions_to_judge),
-        "system_fingerprint": outcome.system_fingerprint,
-        "request_id": outcome.request_id,
         "retry_at": naive_utc(outcome.retry_at) if outcome.retry_at else None,
         "collected_at": settled,
     }

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import astuple
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -480,8 +481,12 @@ def test_a_body_cut_anywhere_keeps_a_beginning_of_its_text_and_nothing_else(leng
         max_leaves=20,
     )
 )
-def test_bodies_of_any_shape_are_read_without_an_error(value: Any) -> None:
+def test_a_body_of_any_shape_is_one_request_with_texts_and_details_that_can_be_written(value: Any) -> None:
     body = json.dumps(value)
-    one(gateway(body, body))
-    one(gateway(body, streamed(value)))
-    one(piece(0, RequestMessages=body, ResponseMessages=value))
+    through_gateway = one(gateway(body, body)), one(gateway(body, streamed(value)))
+    for read in (*through_gateway, one(piece(0, RequestMessages=body, ResponseMessages=value))):
+        assert (read.native_id, read.timestamp) == ("c-9", datetime.fromisoformat(AT))
+        told = (*astuple(read.texts), read.model_name, read.finish_reason or "", read.error_type or "")
+        assert [each.encode().decode() for each in told] == list(told)
+        assert json.loads(json.dumps(read.details, allow_nan=False)) == read.details
+    assert [read.details["deployment"] for read in through_gateway] == ["chat-prod", "chat-prod"]

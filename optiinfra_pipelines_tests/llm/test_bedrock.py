@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Mapping
+from dataclasses import astuple
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -414,8 +415,12 @@ WIRE = st.recursive(
 
 @given(asked=WIRE, answered=WIRE, metadata=WIRE, side=WIRE)
 def test_no_body_of_whatever_shape_stops_the_parser(asked: Any, answered: Any, metadata: Any, side: Any) -> None:
-    found = read(record(asked, answered, requestMetadata=metadata))
-    texts = (found.texts.system, found.texts.context, found.texts.input, found.texts.output)
-    told = (*texts, found.application, found.variant, found.finish_reason or "", found.error_type or "")
-    ("".join(told) + json.dumps(found.details, ensure_ascii=False)).encode()
-    read(record(input=side, output=side, identity=side, modelId=side, operation=side, errorCode=side))
+    of_bodies = read(record(asked, answered, requestMetadata=metadata))
+    of_sides = read(record(input=side, output=side, identity=side, modelId=side, operation=side, errorCode=side))
+    for found in (of_bodies, of_sides):
+        assert (found.native_id, found.timestamp) == (record()["requestId"], AT)
+        told = (*astuple(found.texts), found.application, found.variant, found.model_name)
+        told += (found.finish_reason or "", found.error_type or "")
+        assert [each.encode().decode() for each in told] == list(told)
+        assert json.loads(json.dumps(found.details, ensure_ascii=False).encode()) == found.details
+    assert of_bodies.model_name == CLAUDE

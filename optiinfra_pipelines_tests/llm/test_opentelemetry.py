@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import astuple
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -474,8 +475,9 @@ values = st.recursive(
 def test_whatever_attributes_hold_is_an_interaction_with_texts_or_none(told: dict[str, Any], body: Any) -> None:
     span = {"name": "s", "trace_id": "1" * 32, "span_id": "2" * 16, "start": AT.isoformat(), "attributes": told}
     choice = {"event_name": "gen_ai.choice", "trace_id": "1" * 32, "span_id": "2" * 16, "body": {"message": body}}
-    for found in found_in(span, choice, body):
-        if isinstance(found, Interaction):
-            for text in (found.texts.system, found.texts.context, found.texts.input, found.texts.output):
-                text.encode()
-            json.dumps(found.details, allow_nan=False)
+    read = [each for each in found_in(span, choice, body) if isinstance(each, Interaction)]
+    assert len(read) <= 1
+    for found in read:
+        assert (found.native_id, found.timestamp) == (f"{'1' * 32}:{'2' * 16}", AT)
+        assert [each.encode().decode() for each in astuple(found.texts)] == list(astuple(found.texts))
+        assert json.loads(json.dumps(found.details, allow_nan=False)) == found.details

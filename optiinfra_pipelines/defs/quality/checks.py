@@ -1,7 +1,7 @@
 """Checks of scores: contracts, that no interaction is lost, that the judge can be asked and answers as it should."""
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from typing import Any
 
 import dagster as dg
 
@@ -10,6 +10,7 @@ from optiinfra_pipelines.defs.partitions import CUSTOMER_DAYS, customer_and_day
 from optiinfra_pipelines.defs.quality.assets import SCORED
 from optiinfra_pipelines.defs.rendering import check_result
 from optiinfra_pipelines.defs.warehouse_resource import WarehouseResource
+from optiinfra_pipelines.llm.sampling import interactions, of_span
 from optiinfra_pipelines.quality_verdicts import (
     accounted_for,
     canaries_resisted,
@@ -24,7 +25,6 @@ from optiinfra_pipelines.tables.llm import (
     APPLICATION_METRICS,
     JUDGE_CALIBRATIONS,
     JUDGE_CALLS,
-    LLM_INTERACTIONS,
     SCORING_RUNS,
 )
 from optiinfra_pipelines.verdicts import Verdict, contract, contract_query
@@ -54,10 +54,6 @@ def _check(table: Table, name: str, judge: Judge, *, blocking: bool = False) -> 
     return check
 
 
-def _of_day(customer_id: str, day: Window) -> dict[str, str | datetime]:
-    return {"customer": customer_id, "start": day.start.replace(tzinfo=None), "end": day.end.replace(tzinfo=None)}
-
-
 def _follows_contract(table: Table) -> Judge:
     def judge(warehouse: Warehouse, customer_id: str, day: Window) -> Verdict:
         """Every row has what its contract requires, and no key stands twice."""
@@ -66,37 +62,35 @@ def _follows_contract(table: Table) -> Judge:
             f"(SELECT * FROM {warehouse.current(table)} c WHERE customer_id = $customer"
             f" AND {column} >= $start AND {column} < $end)"
         )
-        return contract(table, warehouse.query(contract_query(table, rows), _of_day(customer_id, day)).to_pylist()[0])
+        return contract(table, warehouse.query(contract_query(table, rows), of_span(customer_id, day)).to_pylist()[0])
 
     return judge
 
 
-def _accounted_for(warehouse: Warehouse, customer_id: str, day: Window) -> Verdict:
-    """Collected = scored + failed + skipped by reason + waiting, and all that lay in the raw tables then is counted."""
+def _newest_run(warehouse: Warehouse, customer_id: str, day: Window) -> dict[str, Any] | None:
     rows = warehouse.query(
         f"SELECT * FROM {warehouse.current(SCORING_RUNS)} t"
         " WHERE customer_id = $customer AND day = $start ORDER BY collected_at DESC LIMIT 1",
-        {"customer": customer_id, "start": day.start.replace(tzinfo=None)},
+        {"customer": customer_id, "start": naive_utc(day.start)},
     ).to_pylist()
-    if not rows:
+    return rows[0] if rows else None
+
+
+def _accounted_for(warehouse: Warehouse, customer_id: str, day: Window) -> Verdict:
+    """Collected = scored + failed + skipped by reason + waiting, and all that lay in the raw tables then is counted."""
+    run = _newest_run(warehouse, customer_id, day)
+    if run is None:
         return accounted_for(None)
-    counted = " + ".join(
-        f"(SELECT count(*) FROM {warehouse.current(table)} i WHERE customer_id = $customer"
-        " AND window_start >= $start AND window_start < $end AND collected_at <= $counted_at)"
-        for table in LLM_INTERACTIONS.values()
-    )
-    params = {**_of_day(customer_id, day), "counted_at": naive_utc(rows[0]["collected_at"])}
-    return accounted_for(rows[0] | warehouse.query(f"SELECT {counted} AS in_raw", params).to_pylist()[0])
+    [counted] = warehouse.query(
+        f"SELECT count(*) AS in_raw FROM ({interactions(warehouse, 'collected_at')}) i WHERE collected_at <= $counted",
+        of_span(customer_id, day) | {"counted": naive_utc(run["collected_at"])},
+    ).to_pylist()
+    return accounted_for(run | counted)
 
 
 def _judge_available(warehouse: Warehouse, customer_id: str, day: Window) -> Verdict:
     """The judge could be asked: its key, its account and its model are in order, and there is money for it."""
-    rows = warehouse.query(
-        f"SELECT * FROM {warehouse.current(SCORING_RUNS)} t WHERE customer_id = $customer AND day = $start"
-        " ORDER BY collected_at DESC LIMIT 1",
-        {"customer": customer_id, "start": day.start.replace(tzinfo=None)},
-    ).to_pylist()
-    return judge_available(rows[0] if rows else None)
+    return judge_available(_newest_run(warehouse, customer_id, day))
 
 
 def _judge_answers(warehouse: Warehouse, customer_id: str, day: Window) -> Verdict:
@@ -105,7 +99,7 @@ def _judge_answers(warehouse: Warehouse, customer_id: str, day: Window) -> Verdi
         f"SELECT status, error_kind, count(*) AS calls, sum(cost) AS cost FROM {warehouse.current(JUDGE_CALLS)} c"
         " WHERE customer_id = $customer AND interaction_timestamp >= $start AND interaction_timestamp < $end"
         " GROUP BY status, error_kind ORDER BY status, error_kind",
-        _of_day(customer_id, day),
+        of_span(customer_id, day),
     ).to_pylist()
     return judge_answers(rows)
 
@@ -127,7 +121,7 @@ def _traceable(warehouse: Warehouse, customer_id: str, day: Window) -> Verdict:
         "  AND call_id NOT IN (SELECT judge_call_id FROM judged)) AS without_scores,"
         " (SELECT count(*) FROM (SELECT interaction_id, judge_fingerprint FROM judged"
         "  GROUP BY interaction_id, judge_fingerprint HAVING count(*) > 1) d) AS judged_twice",
-        _of_day(customer_id, day),
+        of_span(customer_id, day),
     ).to_pylist()
     return scores_traceable(row)
 
