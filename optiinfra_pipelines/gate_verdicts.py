@@ -59,7 +59,10 @@ def no_drop(rows: Sequence[Row]) -> Verdict:
     watched = sum(row["baseline_key"] is not None for row in rows)
     counts = {"monitors": watched, "without_baseline": len(rows) - watched}
     if worst is None:
-        said = f"{watched} monitors see no change; {len(rows) - watched} have no baseline yet"
+        blind = sum(row["baseline_key"] is not None and row["n"] == 0 for row in rows)
+        said = f"{watched - blind} monitors see no change; {len(rows) - watched} have no baseline yet"
+        if blind:
+            return Verdict(False, "WARN", f"{said}; {blind} had no usable score: see quality/judge_calls", counts)
         return Verdict(True, "ERROR", said, counts)
     alarms = [row for row in rows if row["alarm"]]
     of_judge = all(row["cause"] == "judge" for row in alarms)

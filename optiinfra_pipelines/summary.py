@@ -34,7 +34,8 @@ GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
 """
 _VERDICTS = """
 SELECT application_id, provider, model_name, verdict, n, reason
-FROM (SELECT v.*, row_number() OVER (PARTITION BY deployment_id ORDER BY look DESC) AS place FROM {verdicts} v) t
+FROM (SELECT v.*, row_number() OVER (PARTITION BY deployment_id
+             ORDER BY final DESC, CASE WHEN final THEN look ELSE -look END) AS place FROM {verdicts} v) t
 WHERE place = 1 ORDER BY 1, 2, 3
 """
 _COMPARED = """

@@ -2,28 +2,33 @@
 
 A series gets its first baseline by itself at the end of the UTC day on which it has enough scores, or after a week with
 fewer; earlier where another label is deployed after it. Somebody may have others frozen. A new judge is a new series:
-its baseline says so. What was rejected makes no baseline by itself. All of it follows from the scores alone.
+its baseline says so. What was deployed makes one by itself only once it is accepted. All of it follows from the scores
+alone.
 """
 
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 from optiinfra_pipelines.clouds.collecting import naive_utc
-from optiinfra_pipelines.gate.deployments import Rejection
+from optiinfra_pipelines.gate.deployments import Standing
 from optiinfra_pipelines.gate.scores import Activity, Label, Scores, Series, read_activity, read_scores
 from optiinfra_pipelines.gate.writing import Row, as_json, label_columns, row_id, write_changed
-from optiinfra_pipelines.quality.baseline import Baseline, freeze
+from optiinfra_pipelines.quality.baseline import Baseline, Stratum, freeze
 from optiinfra_pipelines.quality.policy import METRICS, Policy
+from optiinfra_pipelines.quality.sample import Sample
 from optiinfra_pipelines.tables.gate import BASELINES
 from optiinfra_pipelines.warehouse.protocol import Warehouse
 from optiinfra_pipelines.windows import DAY
 
 REACH = 28 * DAY  # that a baseline's scores go back
 MOST = 5_000  # scores of a baseline, the newest: more make no verdict surer
+SETTLED = timedelta(hours=1)  # after the end of a day: its last scores are in
 PATIENCE = 7 * DAY  # after which fewer scores than the target are enough
+_STRATA = '{"by_stratum": '  # that a stored baseline begins with
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,17 +48,16 @@ class Frozen:
 class Baselines:
     """The baselines of one customer's series before `activity.until`; those not stored yet are made when asked for.
 
-    `rejected`: labels whose deployment was rejected. `made`: what was made, to be written.
+    `deployed`: how labels stand that were deployed. `made`: what was made, to be written.
     """
 
     held: Warehouse
     customer_id: str
     activity: Activity
     policy: Policy = field(default_factory=Policy)
-    rejected: dict[Label, Rejection] = field(default_factory=dict)
+    deployed: dict[Label, Standing] = field(default_factory=dict)
     made: list[Frozen] = field(default_factory=list)
     _known: dict[Series, list[Frozen]] = field(default_factory=dict)
-    _settled: set[Series] = field(default_factory=set)
     _thin: dict[tuple[Series, datetime], Frozen | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -62,7 +66,7 @@ class Baselines:
 
     def in_force(self, series: Series, at: datetime) -> Frozen | None:
         """The newest baseline of a series that was frozen by `at`; None where there is none."""
-        self._settle(series)
+        self._settle(series, at)
         return max(
             (each for each in self._known.get(series, ()) if each.frozen_at <= at),
             key=lambda each: (each.frozen_at, each.told),
@@ -84,34 +88,38 @@ class Baselines:
             self._thin[series, at] = made
         return made
 
+    def told_after(self, label: Label, at: datetime) -> datetime | None:
+        """When somebody first had a baseline of a label frozen, at a moment or later."""
+        told = (each for series, known in self._known.items() if series.label == label for each in known if each.told)
+        return min((each.frozen_at for each in told if each.frozen_at >= at), default=None)
+
     def progress(self, series: Series) -> str:
         """How far a series without a baseline is from one, for people."""
         usable = sum(day.usable for day in self.activity.days.get(series, ()))
         said = f"no baseline yet: {usable} of {self.policy.baseline_target} scores are in"
         return said + self._new_judge(series)
 
-    def _settle(self, series: Series) -> None:
-        """Make the baseline that the series gets by itself, unless it has an earlier one."""
-        if series in self._settled:
-            return
-        self._settled.add(series)
-        due = due_at(self.activity, series, self.policy)
-        rejected = self.rejected.get(series.label)
-        if due is None or (rejected is not None and rejected.at < due):
+    def _settle(self, series: Series, by: datetime) -> None:
+        """Make the baseline that the series gets by itself, if it is due by then, unless it has an earlier one."""
+        standing = self.deployed.get(series.label)
+        due = due_at(self.activity, series, self.policy, standing)
+        if due is None or due > by:
             return
         # what is frozen stays: scores that came late since may have moved the day on which enough were in
         if any(each.frozen_at <= due or not each.told for each in self._known.get(series, ())):
             return
-        made = self._freeze(series, due, "frozen because enough scores were in")
-        if made is not None:
+        since = standing.at if standing else None
+        made = self._freeze(series, due, "frozen because enough scores were in", since)
+        if made is not None and made.baseline.n >= self.policy.baseline_min:
             self._keep(made)
 
     def _keep(self, made: Frozen) -> None:
         self.made.append(made)
         self._known.setdefault(made.series, []).append(made)
 
-    def _freeze(self, series: Series, at: datetime, why: str) -> Frozen | None:
-        return freeze_series(self.held, self.customer_id, series, at, why + self._new_judge(series), told=False)
+    def _freeze(self, series: Series, at: datetime, why: str, since: datetime | None = None) -> Frozen | None:
+        reason = why + self._new_judge(series)
+        return freeze_series(self.held, self.customer_id, series, at, reason, told=False, since=since)
 
     def _new_judge(self, series: Series) -> str:
         days = self.activity.days.get(series, ())
@@ -125,16 +133,21 @@ class Baselines:
         return f"; judge {series.judge} replaced {before[-1]}, whose scores do not compare" if before else ""
 
 
-def due_at(activity: Activity, series: Series, policy: Policy) -> datetime | None:
-    """End of the UTC day on which a series had enough scores for a baseline of its own accord; None: not yet."""
-    usable = 0
+def due_at(activity: Activity, series: Series, policy: Policy, standing: Standing | None = None) -> datetime | None:
+    """End of the UTC day on which a series had enough scores for a baseline of its own accord, an hour ago at least;
+    None: not yet. Of a label that was deployed only scores since then count, once it is accepted."""
     days = activity.days.get(series, ())
-    for day in days:
-        usable += day.usable
+    if standing is not None:
+        if standing.accepted is None:
+            return None
+        days = tuple(day for day in days if day.first_at >= standing.at)
+    for place, day in enumerate(days):
         end = day.start + DAY
+        usable = sum(each.usable for each in days[: place + 1] if each.start >= end - REACH)
         waited = end - days[0].start >= PATIENCE
-        if usable >= policy.baseline_target or (waited and usable >= policy.baseline_min):
-            return end if end <= activity.until else None
+        accepted = standing is None or standing.accepted is None or standing.accepted <= end
+        if accepted and (usable >= policy.baseline_target or (waited and usable >= policy.baseline_min)):
+            return end if end + SETTLED <= activity.until else None
     return None
 
 
@@ -220,7 +233,10 @@ def _row(customer_id: str, names: Mapping[str, str], each: Frozen) -> Row:
         "error": baseline.error,
         "icc": baseline.icc,
         "window_size": each.window_size,
-        "baseline": as_json(baseline.to_dict()),
+        "baseline": _STRATA
+        + as_json({label: vars(each) for label, each in baseline.strata.items()})
+        + ", "
+        + as_json(baseline.to_dict())[1:],
     }
 
 
@@ -248,7 +264,36 @@ def _stored(held: Warehouse, customer_id: str, until: datetime) -> list[Frozen]:
             row["reason"],
             row["told"],
             row["window_size"],
-            Baseline.from_dict(json.loads(row["baseline"])),
+            _Stored(row),
         )
         for row in rows
     ]
+
+
+class _Stored(Baseline):
+    """The baseline of a stored row. Its thousands of scores are parsed when they are asked for: a monitor that goes on
+    needs none, and a tick has a baseline for each of its monitors."""
+
+    _row: Mapping[str, Any]
+
+    def __init__(self, row: Mapping[str, Any]) -> None:
+        strata, _ = json.JSONDecoder().raw_decode(row["baseline"], len(_STRATA))
+        vars(self).update({name: row[name] for name in ("mean", "spread", "error", "icc")})
+        vars(self).update(
+            fingerprint=row["judge_fingerprint"],
+            strata={label: Stratum(**each) for label, each in strata.items()},
+            key=row["baseline_key"],
+            _row=row,
+        )
+
+    @property
+    def n(self) -> int:
+        return int(self._row["n"])
+
+    @property
+    def n_sessions(self) -> int:
+        return int(self._row["n_sessions"])
+
+    @cached_property
+    def sample(self) -> Sample:
+        return Baseline.from_dict(json.loads(self._row["baseline"])).sample

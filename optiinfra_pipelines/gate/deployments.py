@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from optiinfra_pipelines.clouds.collecting import naive_utc
-from optiinfra_pipelines.gate.scores import Activity, Label
+from optiinfra_pipelines.gate.scores import Activity, Label, read_activity
 from optiinfra_pipelines.gate.writing import Row, label_columns, row_id, write_changed
 from optiinfra_pipelines.tables.gate import DEPLOYMENTS
 from optiinfra_pipelines.warehouse.protocol import Warehouse
@@ -33,9 +33,14 @@ class Deployment:
 def tell(
     warehouse: Warehouse, customer_id: str, label: Label, deployed_at: datetime, note: str, now: datetime
 ) -> Deployment:
-    """Record a deployment that the data need not show, such as of a prompt; telling again changes nothing."""
+    """Record a deployment that the data need not show, such as of a prompt; telling again changes nothing. ValueError
+    for a stream (provider and application) that was never seen."""
     made = Deployment(row_id(customer_id, *_parts(label), deployed_at), label, deployed_at, True, note)
     with warehouse.session() as held:
+        streams = {each.stream for each in read_activity(held, customer_id, now).labels()}
+        if label.stream not in streams:
+            seen = ", ".join(sorted(" ".join(each) for each in streams)) or "nothing yet"
+            raise ValueError(f"{customer_id} has no {' '.join(label.stream)}; seen are: {seen}")
         if made.id not in {each.id for each in _told(held, customer_id, deployed_at + DAY)}:
             write_deployments(held, customer_id, {}, [made], {}, now)
     return made
@@ -57,17 +62,20 @@ def find_deployments(held: Warehouse, customer_id: str, activity: Activity) -> l
 
 
 @dataclass(frozen=True)
-class Rejection:
-    """When a label's deployment was rejected, and what it was held against."""
+class Standing:
+    """The newest deployment of a label: when it began, what it is held against, and since when it is `accepted`: by an
+    APPROVE, or by a baseline that somebody froze of it; None: not yet."""
 
     at: datetime
     previous: Label | None
+    accepted: datetime | None
 
 
-def predecessor(deployment: Deployment, activity: Activity, rejected: Mapping[Label, Rejection]) -> Label | None:
+def predecessor(deployment: Deployment, activity: Activity, deployed: Mapping[Label, Standing]) -> Label | None:
     """What a deployment is held against: the label that answered before it, of several the one most like it.
 
-    In place of a label that had been rejected by then stands what that one was held against.
+    In place of a label that was deployed and not accepted by then stands what that one was held against: else drops
+    within the margin would add up from deployment to deployment.
     """
     last = {
         label: seen
@@ -87,8 +95,8 @@ def predecessor(deployment: Deployment, activity: Activity, rejected: Mapping[La
     passed: set[Label] = set()
     while found is not None and found not in passed:
         passed.add(found)
-        known = rejected.get(found)
-        if known is None or known.at > deployment.deployed_at:
+        known = deployed.get(found)
+        if known is None or (known.accepted is not None and known.accepted <= deployment.deployed_at):
             break
         found = known.previous
     return found

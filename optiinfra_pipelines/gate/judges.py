@@ -1,11 +1,12 @@
 """The judge's anchors as the warehouse holds them: its drift day by day, and its part of an application's alarm."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from optiinfra_pipelines.clouds.collecting import naive_utc
-from optiinfra_pipelines.quality.control import Anchors, Scores, Shift, judge_shift
+from optiinfra_pipelines.quality.control import Anchors, Scores, Shift, judge_shift, shared_anchors
 from optiinfra_pipelines.quality.policy import Metric, Policy
 from optiinfra_pipelines.tables.llm import ANCHOR_SCORES
 from optiinfra_pipelines.warehouse.protocol import Warehouse
@@ -44,14 +45,23 @@ def read_scorings(held: Warehouse, until: datetime) -> dict[tuple[str, str], lis
     }
 
 
-def shift_since(scorings: list[Scoring], metric: Metric, since: datetime) -> Shift | None:
-    """How far the judge moved in a metric's bad direction since a moment; None where its anchors were not scored since,
-    or not twice before."""
-    before = [each.scores for each in scorings if each.at < since][:FIRST]
+def shift_since(
+    scorings: list[Scoring], metric: Metric, since: datetime, first_at: datetime, frozen_at: datetime
+) -> Shift | None:
+    """How far the judge moved in a metric's bad direction since a moment, from where it stood when it scored a
+    baseline's scores, of [first_at, frozen_at); None where its anchors were not scored since, or not twice before.
+
+    Of the scorings before that moment those of the baseline's time count first, then later ones, then earlier ones.
+    """
+
+    def distance(each: Scoring) -> tuple[bool, bool, timedelta]:
+        return each.at < first_at, each.at >= frozen_at, abs(each.at - frozen_at)
+
+    before = sorted((each for each in scorings if each.at < since), key=distance)[:FIRST]
     after = [each.scores for each in scorings if each.at >= since]
-    if len(before) < 2 or not after:
+    if len(before) < 2 or not after or len(shared_anchors([each.scores for each in before])) < 2:
         return None
-    return judge_shift(Anchors.frozen(before), metric, after)
+    return judge_shift(Anchors.frozen([each.scores for each in before]), metric, after)
 
 
 @dataclass(frozen=True)
@@ -67,13 +77,21 @@ class Drift:
     change: float | None
 
 
-def drifts(scorings: dict[tuple[str, str], list[Scoring]], judge: str) -> list[Drift]:
-    """The drift of a judge by each metric, from its first scorings on; of fewer scorings nothing is known."""
+def drifts(
+    scorings: Mapping[tuple[str, str], list[Scoring]], judge: str, in_use: Mapping[tuple[str, str], datetime]
+) -> list[Drift]:
+    """The drift of a judge by each metric, from its first scorings on; of fewer scorings nothing is known.
+
+    `in_use`: of judge and metric, the first score of any baseline that monitors use. What the judge did before that
+    no longer matters to anybody.
+    """
     policy, found = Policy(), []
-    for (fingerprint, metric), days in sorted(scorings.items()):
+    for (fingerprint, metric), every in sorted(scorings.items()):
         if fingerprint != judge:
             continue
-        if len(days) <= FIRST:
+        since = in_use.get((fingerprint, metric))
+        days = [each for each in every if since is None or each.at >= since]
+        if len(days) <= FIRST or len(shared_anchors([each.scores for each in days[:FIRST]])) < 2:
             found.append(Drift(judge, metric, len(days), False, "", None, None))
             continue
         anchors = Anchors.frozen([each.scores for each in days[:FIRST]], judge)

@@ -14,7 +14,7 @@ from optiinfra_pipelines.gate.baselines import Baselines, write_baselines
 from optiinfra_pipelines.gate.comparing import comparison_rows
 from optiinfra_pipelines.gate.deployments import (
     Deployment,
-    Rejection,
+    Standing,
     find_deployments,
     predecessor,
     write_deployments,
@@ -48,7 +48,6 @@ class _Gate:
 
     deployments: list[Deployment]
     previous: dict[str, Label | None] = field(default_factory=dict)
-    rejected: dict[Label, Rejection] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
 
     @property
@@ -87,12 +86,13 @@ def judge_customer(warehouse: Warehouse, customer: Customer, day: Window, now: d
 
 
 def _gate(baselines: Baselines, customer: Customer, day: Window, until: datetime) -> _Gate:
-    """Look at each deployment, the earliest first: a rejected one is nothing that a later one is held against."""
+    """Look at each deployment, the earliest first: one that was not accepted is nothing that a later one is held
+    against."""
     activity = baselines.activity
     gate = _Gate(find_deployments(baselines.held, customer.id, activity))
     known = stored_looks(baselines.held, customer.id, day.start, until)
     for each in gate.deployments:
-        previous = predecessor(each, activity, gate.rejected)
+        previous = predecessor(each, activity, baselines.deployed)
         gate.previous[each.id] = previous
         policy = customer.application(each.label.application_id).policy
         stored = known.get(each.id, Stored())
@@ -101,11 +101,9 @@ def _gate(baselines: Baselines, customer: Customer, day: Window, until: datetime
         final, verdict = stored.final, stored.verdict
         if looks and looks[-1].verdict.final:
             final, verdict = looks[-1].at, looks[-1].verdict.verdict
-        if final is not None and verdict == "REJECT":
-            gate.rejected[each.label] = baselines.rejected[each.label] = Rejection(final, previous)
-        elif final is not None:
-            gate.rejected.pop(each.label, None)
-            baselines.rejected.pop(each.label, None)
+        approved = final if verdict == "APPROVE" else baselines.told_after(each.label, each.deployed_at)
+        accepted = each.deployed_at if previous is None else approved
+        baselines.deployed[each.label] = Standing(each.deployed_at, previous, accepted)
     return gate
 
 

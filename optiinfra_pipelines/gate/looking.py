@@ -2,6 +2,7 @@
 verdict is final. What was looked at before is not looked at again."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -46,14 +47,18 @@ def stored_looks(held: Warehouse, customer_id: str, day: datetime, until: dateti
     """By deployment, what is stored of looks up to `until`; those of the UTC day that begins at `day` are open, unless
     one of them was final."""
     rows = held.query(
-        "SELECT deployment_id, max(CASE WHEN looked_at <= $day THEN looked_at END) AS newest_look,"
-        " min(CASE WHEN final THEN looked_at END) AS final_look,"
-        " max(CASE WHEN final THEN verdict ELSE '' END) AS final_verdict"
+        "SELECT * FROM (SELECT deployment_id, looked_at, verdict, final, row_number() OVER (PARTITION BY deployment_id,"
+        " final ORDER BY CASE WHEN final THEN look ELSE -look END) AS place"
         f" FROM {held.current(VERDICTS)} v WHERE customer_id = $customer AND looked_at <= $until"
-        " GROUP BY deployment_id",
+        " AND (final OR looked_at <= $day)) t WHERE place = 1 ORDER BY final",
         {"customer": customer_id, "day": naive_utc(day), "until": naive_utc(until)},
     ).to_pylist()
-    return {row["deployment_id"]: Stored(row["newest_look"], row["final_look"], row["final_verdict"]) for row in rows}
+    found: dict[str, Stored] = {}
+    for row in rows:
+        newest = found.get(row["deployment_id"], Stored()).newest
+        at, verdict = row["looked_at"], row["verdict"]
+        found[row["deployment_id"]] = Stored(newest, at, verdict) if row["final"] else Stored(at)
+    return found
 
 
 def look_on(
@@ -78,13 +83,13 @@ def look_on(
 
 
 def _moments(found: Mapping[Series, Scores], began: datetime, last: datetime, policy: Policy) -> list[datetime]:
-    """Ends of the windows that hold scores, and the deadline once it has come; without any score, one look."""
-    ends = {floor_window(at) + WINDOW for scores in found.values() for at in scores.at}
+    """Ends of the first window and of those that hold scores, and the deadline once it has come."""
+    times = {at for scores in found.values() for at in scores.at}
+    ends = {floor_window(at) + WINDOW for at in times}
     deadline = began + policy.deadline_looks * WINDOW
     if last == deadline:
         ends.add(deadline)
-    moments = sorted(each for each in ends if each <= last)
-    return moments or ([last] if last > began else [])
+    return sorted(each for each in {began + WINDOW, *ends} if each <= last)
 
 
 def _look(
@@ -124,9 +129,10 @@ def _judges(found: Mapping[Series, Scores], before: datetime) -> list[str]:
     """Judges that scored what came before a moment; the one of the newest score last."""
     newest: dict[str, datetime] = {}
     for series, scores in found.items():
-        times = [at for at in scores.at if at < before]
-        if times and not is_measured(series.metric):
-            newest[series.judge] = max(times[-1], newest.get(series.judge, times[-1]))
+        count = bisect_left(scores.at, before)
+        if count and not is_measured(series.metric):
+            last = scores.at[count - 1]
+            newest[series.judge] = max(last, newest.get(series.judge, last))
     return sorted(newest, key=lambda judge: (newest[judge], judge))
 
 
@@ -144,7 +150,7 @@ def verdict_row(
     figures = {name: _finite(getattr(telling, name)) if telling else None for name in _COPIED}
     counts = {name: figures[name] or 0 for name in ("n", "n_sessions", "baseline_n")}
     return {
-        "verdict_id": row_id(deployment.id, str(verdict.look)),
+        "verdict_id": row_id(deployment.id, look.at),
         "deployment_id": deployment.id,
         **label_columns(customer_id, deployment.label, names),
         "previous_model": previous.model_name if previous else None,

@@ -3,10 +3,12 @@
 A series is one metric of one label by one judge; a label is a model and variant of an application on a provider.
 """
 
+import math
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time
+from functools import cached_property
 from typing import Any
 
 from optiinfra_pipelines.clouds.collecting import naive_utc
@@ -16,9 +18,10 @@ from optiinfra_pipelines.quality.policy import METRICS, stratum
 from optiinfra_pipelines.quality.sample import Sample
 from optiinfra_pipelines.tables.llm import APPLICATION_METRICS
 from optiinfra_pipelines.warehouse.protocol import Warehouse
-from optiinfra_pipelines.windows import floor_window
+from optiinfra_pipelines.windows import WINDOW, floor_window
 
 _SEEN_BY = "error"  # measured of every interaction, judged or not
+_LARGEST = 1e12  # of a score or weight, as in quality.sample
 
 
 @dataclass(frozen=True, order=True)
@@ -73,9 +76,7 @@ class Scores:
         found = []
         while first < last:
             window = floor_window(self.at[first])
-            following = first + 1
-            while following < last and floor_window(self.at[following]) == window:
-                following += 1
+            following = bisect_left(self.at, window + WINDOW, first, last)
             found.append(ScoredWindow(window, self._between(first, following)))
             first = following
         return found
@@ -88,6 +89,30 @@ class Scores:
             [stratum(at.hour) for at in self.at[first:last]],
             self.flagged[first:last],
         )
+
+
+@dataclass
+class Tally:
+    """What a stretch of time holds of one series: usable scores and their weighted mean, and of the scores before a
+    mark how many there are and when the newest was collected."""
+
+    n: int = 0
+    seen: int = 0
+    newest_at: datetime | None = None
+    _weights: list[float] = field(default_factory=list)
+    _weighted: list[float] = field(default_factory=list)
+
+    @property
+    def mean(self) -> float | None:
+        """The same bytes in whatever order the scores came; None of no usable score."""
+        return math.fsum(self._weighted) / math.fsum(self._weights) if self.n else None
+
+    def add(self, score: float, weight: float, count: int) -> None:
+        """Take in so many equal scores."""
+        if abs(score) <= _LARGEST and 0 < weight <= _LARGEST:
+            self.n += count
+            self._weights.append(weight * count)
+            self._weighted.append(weight * count * score)
 
 
 @dataclass(frozen=True)
@@ -134,12 +159,15 @@ class Activity:
 
     def judges(self, label: Label, metric: str) -> list[str]:
         """Judges of a metric of a label, the one with the newest score last."""
-        found = {
-            series.judge: days[-1].last_at
-            for series, days in self.days.items()
-            if (series.label, series.metric) == (label, metric)
-        }
+        found = self._last_by_judge.get((label, metric), {})
         return sorted(found, key=lambda judge: (found[judge], judge))
+
+    @cached_property
+    def _last_by_judge(self) -> dict[tuple[Label, str], dict[str, datetime]]:
+        found: dict[tuple[Label, str], dict[str, datetime]] = {}
+        for series, days in self.days.items():
+            found.setdefault((series.label, series.metric), {})[series.judge] = days[-1].last_at
+        return found
 
     def seen(self, series: Series, before: datetime | None = None) -> tuple[int, datetime | None]:
         """How many scores a series has, and when the newest was collected, on days before `before`."""
@@ -161,7 +189,8 @@ def read_activity(held: Warehouse, customer_id: str, until: datetime) -> Activit
         " min(timestamp) AS first_at, max(timestamp) AS last_at, max(collected_at) AS newest_at,"
         f" max(application_name) AS name FROM {held.current(APPLICATION_METRICS)} m"
         f" WHERE customer_id = $customer AND timestamp < $until AND metric_type IN ({names})"
-        " GROUP BY provider, application_id, model_name, variant, metric_type, judge_fingerprint, day ORDER BY day",
+        " GROUP BY provider, application_id, model_name, variant, metric_type, judge_fingerprint, day"
+        " ORDER BY day, name",
         {"customer": customer_id, "until": naive_utc(until)},
     ).to_pylist()
     days: dict[Series, list[DayOf]] = {}
@@ -176,7 +205,9 @@ def read_activity(held: Warehouse, customer_id: str, until: datetime) -> Activit
                 row["newest_at"],
             )
         )
-    named = {row["application_id"]: row["name"] for row in rows}
+    named: dict[str, str] = {}
+    for row in rows:
+        named.setdefault(row["application_id"], row["name"])  # the first one stays: a name must not depend on `until`
     return Activity(until, {series: tuple(days[series]) for series in sorted(days)}, named)
 
 
@@ -208,19 +239,48 @@ def read_scores(
         f" AND metric_type IN ({_listed(sorted(metrics))}){chosen} ORDER BY timestamp, score_id",
         params,
     )
-    found: dict[Series, Scores] = {}
+    found: dict[tuple[str, ...], Scores] = {}
     for row in _rows(rows.to_pydict()):
-        series = Series(Label(*row[:4]), row[4], row[5])
-        into = found.get(series)
+        into = found.get(row[:6])
         if into is None:
-            into = found[series] = Scores()
+            into = found[row[:6]] = Scores()
         into.at.append(row[6])
         into.score.append(row[7])
-        into.weight.append(1 / row[8] if row[8] > 0 else float("nan"))
+        into.weight.append(_weight(row[8]))
         into.session.append(row[9] or None)
         into.flagged.append(row[10])
         into.interaction.append(row[11])
-    return found
+    return {Series(Label(*key[:4]), *key[4:]): scores for key, scores in found.items()}
+
+
+def read_tallies(
+    held: Warehouse, customer_id: str, start: datetime, end: datetime, mark: datetime, metrics: Collection[str]
+) -> dict[Series, Tally]:
+    """What [start, end) holds of each series, and what of it lies before `mark`: counted by equal scores, for a day
+    has many scores of few levels."""
+    if not metrics:
+        return {}
+    rows = held.query(
+        "SELECT provider, application_id, model_name, variant, metric_type, judge_fingerprint, score,"
+        " sampling_probability, flagged, timestamp < $mark AS seen, count(*) AS scores, max(collected_at) AS newest_at"
+        f" FROM {held.current(APPLICATION_METRICS)} m WHERE customer_id = $customer AND timestamp >= $start"
+        f" AND timestamp < $end AND metric_type IN ({_listed(sorted(metrics))}) GROUP BY provider, application_id,"
+        " model_name, variant, metric_type, judge_fingerprint, score, sampling_probability, flagged, seen",
+        {"customer": customer_id, "start": naive_utc(start), "end": naive_utc(end), "mark": naive_utc(mark)},
+    )
+    found: dict[tuple[str, ...], Tally] = {}
+    for *key, score, probability, flagged, seen, count, newest_at in _rows(rows.to_pydict()):
+        tally = found.setdefault(tuple(key), Tally())
+        if not flagged:
+            tally.add(score, _weight(probability), count)
+        if seen:
+            tally.seen += count
+            tally.newest_at = max(newest_at, tally.newest_at or newest_at)
+    return {Series(Label(*key[:4]), *key[4:]): tally for key, tally in found.items()}
+
+
+def _weight(probability: float) -> float:
+    return 1 / probability if probability > 0 else math.nan
 
 
 def _rows(columns: Mapping[str, list[Any]]) -> Iterator[tuple[Any, ...]]:

@@ -19,8 +19,8 @@ _STRETCHES = 48  # points of a picture at most
 
 
 def verdicts_in_force(warehouse: Warehouse, customer_id: str, day: Window) -> list[dict[str, Any]]:
-    """The verdict of each deployment whose model and variant answered on the day: the final one, the earliest where late
-    scores made another, or else the newest; of those of one model and variant the newest deployment's. Rows of
+    """The verdict of each deployment whose model and variant answered on the day: the final one, the earliest where
+    late scores made another, or else the newest; of those of one model and variant the newest deployment's. Rows of
     quality.verdicts."""
     live = read_activity(warehouse, customer_id, day.end).labels(day.start)
     rows = warehouse.query(
@@ -46,8 +46,16 @@ def states_of(warehouse: Warehouse, customer_id: str, day: Window) -> list[dict[
 def judge_drift(warehouse: Warehouse, now: datetime) -> list[dict[str, Any]]:
     """How far each judge that scored the anchors in the week before `now` moved, one row a metric."""
     scorings = read_scorings(warehouse, now)
+    used = warehouse.query(
+        f"SELECT s.judge_fingerprint AS judge, s.metric_type AS metric, min(b.first_at) AS since"
+        f" FROM {warehouse.current(MONITOR_STATES)} s INNER JOIN {warehouse.current(BASELINES)} b"
+        " ON b.customer_id = s.customer_id AND b.baseline_key = s.baseline_key WHERE s.day >= $since"
+        " GROUP BY s.judge_fingerprint, s.metric_type",
+        {"since": naive_utc(now - 2 * DAY)},
+    ).to_pylist()
+    in_use = {(row["judge"], row["metric"]): row["since"] for row in used}
     judges = sorted({judge for (judge, _), days in scorings.items() if days[-1].day >= now - 7 * DAY})
-    return [vars(drift) | {"margin": ANCHOR_MARGIN} for judge in judges for drift in drifts(scorings, judge)]
+    return [vars(drift) | {"margin": ANCHOR_MARGIN} for judge in judges for drift in drifts(scorings, judge, in_use)]
 
 
 def picture(warehouse: Warehouse, row: Mapping[str, Any], end: datetime, since: datetime | None) -> str:

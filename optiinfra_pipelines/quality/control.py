@@ -22,6 +22,7 @@ Scores = Mapping[str, float]
 ANCHOR_MARGIN = 0.03  # of [0, 1]: a judge that moves by so much moves an application more than half its margin
 DAYS_PER_FALSE_ALARM = 365  # in each direction
 _SURE = 2.326  # errors: one-sided 99 %
+_SURE_OF_FIVE = 2.878  # the same of quality and its four parts together: a judge that moves has all of them alarm
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,13 +104,20 @@ def application_shift(baseline: Baseline, metric: Metric, since: Sample) -> Shif
 
 
 def judge_shift(anchors: Anchors, metric: Metric, scorings: Sequence[Scores]) -> Shift | None:
-    """The change of the judge in the same direction, from scorings of the anchors since then; None without any."""
-    moved = [metric.sign * anchors.moved(each).scores for each in scorings]
-    scores = np.concatenate(moved) if moved else np.empty(0)
-    if not len(scores):
+    """The change of the judge in the same direction, from scorings of the anchors since then; None without any.
+
+    Anchors stand for an application's answers, and do not move alike: scoring them again shows no others, so that the
+    error is that of as many answers as there are anchors, and at least that of their repeats.
+    """
+    named = [(name, score) for each in scorings for name, score in each.items() if name in anchors.means]
+    moved = Sample.of(
+        [metric.sign * (score - anchors.means[name]) for name, score in named], sessions=[name for name, _ in named]
+    )
+    if not moved.n:
         return None
+    change, variance = cluster_mean(moved.per_session(moved.scores), moved.per_session(moved.weights))
     spread = max(anchors.repeats.spread**2, 1 / (anchors.repeats.n + 2))  # repeats that agree do not show no scatter
-    return Shift(float(scores.mean()), math.sqrt(spread * (1 / len(scores) + 1 / anchors.repeats.n)), len(scores))
+    return Shift(change, math.sqrt(max(variance, spread * (1 / moved.n + 1 / anchors.repeats.n))), moved.n)
 
 
 def attribute(metric: Metric, margin: float, application: Shift, judge: Shift | None) -> Attribution:
@@ -124,7 +132,7 @@ def attribute(metric: Metric, margin: float, application: Shift, judge: Shift | 
         return Attribution("undetermined", said, application, None)
     left = application.change - judge.change
     of_judge = judge.change > _SURE * judge.error
-    of_application = left > max(_SURE * math.hypot(application.error, judge.error), margin / 2)
+    of_application = left > max(_SURE_OF_FIVE * math.hypot(application.error, judge.error), margin / 2)
     causes: dict[tuple[bool, bool], Cause] = {
         (True, False): "application",
         (False, True): "judge",

@@ -139,6 +139,10 @@ def _compared(
     if outside:
         said = f"{outside} scores lie outside {metric.low:g} to {metric.high:g}: they are not of this metric"
         return replace(without, reason=said)
+    constant = baseline.sample.scores.min() == baseline.sample.scores.max()
+    if constant and (metric.bad == "down" or baseline.sample.scores[0] != metric.low):
+        said = f"all {baseline.n} scores of the baseline are {baseline.sample.scores[0]:g}: freeze another one"
+        return replace(without, reason=said)
     if not metric.margin_at(baseline.mean) > 0:
         return replace(without, reason="the baseline's mean is 0: a share of it is no margin")
     if baseline.n < policy.baseline_min:

@@ -51,7 +51,7 @@ def serve_webhook() -> AbstractContextManager[str]:
 
 
 def applications(customer_id: str, url: str) -> list[dict[str, Any]]:
-    """The customer's entries under `applications` in customers.yaml: who is asked to roll back, and what tokens cost."""
+    """The customer's entries under `applications` in customers.yaml: who is asked to roll back, what tokens cost."""
     if customer_id != "acme":
         return []
     prices = {"gemini-2.5-flash": {"input": "0.30", "output": "2.50"}}

@@ -88,7 +88,7 @@ VERDICTS = Table(
     ),
     kind=Kind.KEYED,
     columns=(
-        text("verdict_id", "UUIDv5 of the deployment and the look."),
+        text("verdict_id", "UUIDv5 of the deployment and looked_at."),
         text("deployment_id", "Deployment, as in quality.deployments."),
         *_LABEL,
         label("previous_model", "Model that it was held against; null where there was none.", nullable=True),

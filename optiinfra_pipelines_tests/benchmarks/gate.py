@@ -5,17 +5,15 @@ Welch's at 5 %. Bulk figures call the functions behind `judge_gate` and `Monitor
 two together. Tables of everything measured go to standard error.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from time import process_time
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optiinfra_pipelines_tests.benchmarks.bench import Bench
+from optiinfra_pipelines_tests.benchmarks.child import run_apart
 from optiinfra_pipelines_tests.benchmarks.figures import Benchmark, Pair
 from optiinfra_pipelines_tests.benchmarks.gate_streams import (
     FIVE_LEVELS,
@@ -27,6 +25,8 @@ from optiinfra_pipelines_tests.benchmarks.gate_streams import (
     Kind,
     hourly,
 )
+from optiinfra_pipelines_tests.benchmarks.gate_tick import tick
+from optiinfra_pipelines_tests.benchmarks.warehouses import empty_warehouse
 
 if TYPE_CHECKING:
     from optiinfra_pipelines.quality.baseline import Baseline
@@ -46,7 +46,7 @@ class Effort:
     applications: int
 
 
-FULL, QUICK = Effort(600, 20_000, 4_000, 1_000), Effort(40, 1_000, 160, 20)
+FULL, QUICK = Effort(600, 20_000, 4_000, 1_000), Effort(40, 1_000, 160, 50)
 
 
 @dataclass(frozen=True)
@@ -355,38 +355,16 @@ def day_and_night(bench: Bench, strata: bool, n: int = 20) -> float:
 
 
 def thousand_applications(bench: Bench) -> Pair:
-    """CPU seconds to judge 1,000 applications by 10 metrics at one tick: gate on 200 scores each, monitor on 20."""
-    from optiinfra_pipelines.quality.baseline import freeze
-    from optiinfra_pipelines.quality.gate import judge_gate
-    from optiinfra_pipelines.quality.monitor import Monitor, ScoredWindow
-    from optiinfra_pipelines.quality.policy import METRICS, Policy
-    from optiinfra_pipelines.quality.sample import Sample
-
-    rng, count = np.random.default_rng([SEED, 1000]), effort(bench).applications
-    names = [name for name, metric in METRICS.items() if metric.high == 1.0]
-    policy = Policy().with_margins({name: METRICS[name].margin for name in names})
-    good = {name: METRICS[name].bad == "down" for name in names}
-
-    def scores(size: int) -> list[float]:
-        return FIVE_LEVELS.draw(rng, (size,)).tolist()
-
-    frozen = {n: freeze(Sample.of([x if good[n] else 1 - x for x in scores(BASELINE)])) for n in names}
-    monitors = {name: Monitor(frozen[name], policy.metrics[name], policy) for name in names}
-    states = {name: monitor.start(20) for name, monitor in monitors.items()}
-    tick = datetime(2026, 11, 20, tzinfo=UTC)
-    data = [{n: [x if good[n] else 1 - x for x in scores(220)] for n in names} for _ in range(count)]
-    sessions = [f"conversation {number // 3}" for number in range(220)]
-    judge_gate(frozen, {name: Sample.of(each, sessions=sessions) for name, each in data[0].items()}, policy)  # imports
-    began, said = process_time(), 0
-    for application in data:
-        samples = {name: Sample.of(each[:200], sessions=sessions[:200]) for name, each in application.items()}
-        said += len(json.dumps(judge_gate(frozen, samples, policy).to_dict()))
-        for name, each in application.items():
-            window = ScoredWindow(tick, Sample.of(each[200:], sessions=sessions[200:]))
-            said += len(json.dumps(monitors[name].step(states[name], [window])))
-    seconds = process_time() - began
-    bench.say(f"{count} applications x {len(names)} metrics: {seconds:.2f} s, {said / 1e6:.0f} MB of JSON")
-    return Pair(seconds * FULL.applications / count)
+    """CPU seconds to judge 1,000 applications by 10 metrics at one tick, from the scores in the warehouse to the rows
+    written; of fewer applications, as much as for 1,000."""
+    count = effort(bench).applications
+    with empty_warehouse("duckdb") as address:
+        took = run_apart(tick, address, count).numbers
+    bench.say(
+        f"{count} applications: {took['cpu']:.2f} s of CPU in {took['seconds']:.2f} s; {took['scores']:,.0f} scores in"
+        f" the warehouse, {took['states']:.0f} monitor states and {took['looks']:.0f} verdicts written"
+    )
+    return Pair(took["cpu"] * FULL.applications / count)
 
 
 def _parts(rows: int) -> Iterator[int]:

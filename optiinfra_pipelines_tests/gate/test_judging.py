@@ -1,6 +1,7 @@
 """Days judged on both engines: the planted deployment is found, nothing else is, the judge's part is told apart, and
 neither order nor repetition changes a byte."""
 
+import json
 import random
 import shutil
 from dataclasses import replace
@@ -112,9 +113,13 @@ def test_an_alarm_before_the_anchors_are_scored_again_blames_nobody(warehouse: W
 
 
 def month(warehouse: Warehouse) -> None:
-    """Thirty days of a stream with two deployments and an experiment beside it, not in the order of time."""
+    """Thirty days of a stream with two deployments, an experiment beside it, and a thin stream whose older variant goes
+    on beside the one that was deployed; not in the order of time."""
     others = [Label("gcp", "support-copilot", "gemini", variant) for variant in ("control", "concise")]
+    thin = [Label("aws", "document-search", "claude", variant) for variant in ("", "short")]
     rows = [
+        *made_rows(thin[0], START, 30 * 24, per_hour=3, seed=7),
+        *made_rows(thin[1], START + 4 * DAY + timedelta(hours=5), 25 * 24, per_hour=3, seed=8),
         *made_rows(OLD, START, 12 * 24, per_hour=8, seed=1),
         *made_rows(NEW, START + 12 * DAY + timedelta(hours=9), 200, per_hour=8, drop=0.15, seed=2),
         *made_rows(replace(OLD, model_name="model-3"), START + 21 * DAY, 9 * 24, per_hour=8, seed=3),
@@ -138,8 +143,8 @@ def test_thirty_days_in_any_order_and_thirty_daily_runs_write_the_same_bytes(
     judge(backfilled, *shuffled, customer=patient)
     daily = content(duckdb_warehouse)
     assert content(backfilled) == daily
-    assert {row["verdict"] for row in daily["verdicts"] if row["final"]} == {"REJECT", "APPROVE"}
-    assert all(daily.values())
+    assert {row["verdict"] for row in daily["verdicts"] if row["final"]} == {"REJECT", "APPROVE", "INCONCLUSIVE"}
+    assert {name for name, rows in daily.items() if not rows} == {"rollback_requests", "explanations"}
 
 
 def test_judging_a_day_again_writes_nothing(warehouse: Warehouse) -> None:
@@ -246,7 +251,8 @@ def test_an_application_sets_its_own_margin_and_what_follows_at_its_deadline(war
     last = rows_of(warehouse, VERDICTS)[-1]
     assert (last["look"], last["verdict"], last["final"]) == (12, "REJECT", True)
     assert "the policy rejects what is undecided" in last["reason"]
-    assert '"margin": 0.4' in last["metrics"] or "needs 30 at least" in last["reason"]
+    quality = next(each for each in json.loads(last["metrics"])["metrics"] if each["metric"] == "quality")
+    assert quality["margin"] == 0.4
 
 
 def test_a_deployment_that_was_told_is_judged_against_the_scores_before_it(warehouse: Warehouse) -> None:

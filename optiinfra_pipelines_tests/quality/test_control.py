@@ -1,6 +1,7 @@
 """Judge or application: anchors that move tell, and an alarm is blamed on what moved."""
 
 import json
+import math
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -60,6 +61,15 @@ def test_a_judge_that_always_repeats_itself_still_has_a_scatter() -> None:
     shift = judge_shift(exact, QUALITY, [scoring(0, 0.001, noise=0.0)])
     assert shift is not None
     assert shift.change < 2 * shift.error
+
+
+def test_scoring_the_same_anchors_again_makes_no_more_anchors() -> None:
+    exact = Anchors.frozen([scoring(0, noise=0.0)] * 3)
+    uneven = {name: score - 0.25 * (number % 2) for number, (name, score) in enumerate(exact.means.items())}
+    shift = judge_shift(exact, QUALITY, [uneven] * 30)
+    assert shift is not None
+    assert shift.change == pytest.approx(0.125)
+    assert shift.error == pytest.approx(0.125 / math.sqrt(len(NAMES) - 1))
 
 
 def test_of_a_hundred_judges_swapped_for_stricter_ones_no_application_is_blamed() -> None:

@@ -98,7 +98,19 @@ def test_no_amount_of_scores_is_asked_for_where_only_a_larger_baseline_helps() -
         (Sample.of(quality(400, 2), weights=[1e9] + [1.0] * 399), "400 scores count like 1.0 sessions"),
         (Sample.of(quality(400, 2), weights=[None] * 400), "no score is usable"),
     ],
-    ids=["absent", "empty", "nan", "flagged", "thin", "perfect", "constant", "nearly", "session", "heavy", "weightless"],
+    ids=[
+        "absent",
+        "empty",
+        "nan",
+        "flagged",
+        "thin",
+        "perfect",
+        "constant",
+        "nearly",
+        "session",
+        "heavy",
+        "weightless",
+    ],
 )
 def test_scores_that_show_nothing_get_a_reason_and_never_a_verdict(sample: Sample | None, said: str) -> None:
     verdict = judged(sample)

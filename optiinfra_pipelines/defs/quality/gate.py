@@ -84,14 +84,18 @@ class ToldDeployment(dg.Config):
 
 
 @dg.op
-def tell_deployment(context: dg.OpExecutionContext, config: ToldDeployment, warehouse: WarehouseResource) -> None:
-    """Records the deployment; the day it lies in judges it when it is materialised next."""
+def tell_deployment(
+    context: dg.OpExecutionContext, config: ToldDeployment, warehouse: WarehouseResource, customers: CustomersResource
+) -> None:
+    """Records the deployment; the day it lies in judges it when it is materialised next. Fails for a customer or an
+    application that nothing is known of."""
     from optiinfra_pipelines.gate.deployments import tell
     from optiinfra_pipelines.gate.scores import Label
 
     label = Label(config.provider, config.application, config.model, config.variant)
     at = as_utc(datetime.fromisoformat(config.deployed_at))
-    made = tell(warehouse.open(context.run_id), config.customer, label, at, config.note, datetime.now(UTC))
+    customer = customers.load().customer(config.customer)
+    made = tell(warehouse.open(context.run_id), customer.id, label, at, config.note, datetime.now(UTC))
     context.log.info(f"deployment {made.id} of {label} at {at:%Y-%m-%d %H:%M} UTC")
 
 
