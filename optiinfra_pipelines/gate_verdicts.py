@@ -116,10 +116,11 @@ def rollbacks_delivered(rows: Sequence[Row]) -> Verdict:
     if not missing:
         said = f"{len(rows)} rollbacks were asked for" if rows else "no rejected deployment asks for a rollback"
         return Verdict(True, "ERROR", said, counts)
-    worst = min(missing, key=lambda row: (row["status"] == "in_flight", row["application_id"]))
+    waits = ("in_flight", "held")  # somebody is at it, or the judge is to be looked at first
+    worst = min(missing, key=lambda row: (row["status"] in waits, row["application_id"]))
     said = worst["error"] or f"the rollback of {worst['application_id']} is {worst['status'].replace('_', ' ')}"
     advice = "" if worst["error"] else "; see the log of the run, or roll back by hand"
-    return Verdict(False, "WARN" if worst["status"] == "in_flight" else "ERROR", f"{said}{advice}", counts, missing)
+    return Verdict(False, "WARN" if worst["status"] in waits else "ERROR", f"{said}{advice}", counts, missing)
 
 
 def _loss(row: Row) -> float:

@@ -17,14 +17,17 @@ from optiinfra_pipelines.clouds.collecting import naive_utc
 from optiinfra_pipelines.customers import Customer
 from optiinfra_pipelines.errors import CollectionError
 from optiinfra_pipelines.gate.explanations import MOST_EXAMPLES, Example, Facts, explain
+from optiinfra_pipelines.gate.judges import read_scorings, shift_since
 from optiinfra_pipelines.gate.looking import stored_verdict
 from optiinfra_pipelines.gate.rollback import Rollback, Webhook, request_rollback
 from optiinfra_pipelines.gate.scores import read_activity
 from optiinfra_pipelines.gate.standing import label_of, verdicts_in_force
 from optiinfra_pipelines.llm.interaction import Texts
+from optiinfra_pipelines.quality.control import SURE
 from optiinfra_pipelines.quality.policy import METRICS
 from optiinfra_pipelines.settings import Settings, secret
 from optiinfra_pipelines.tables.explanations import EXPLANATIONS
+from optiinfra_pipelines.tables.gate import BASELINES
 from optiinfra_pipelines.tables.llm import APPLICATION_METRICS, LLM_INTERACTIONS
 from optiinfra_pipelines.tables.rollbacks import ROLLBACK_REQUESTS
 from optiinfra_pipelines.warehouse.protocol import Params, Warehouse
@@ -37,8 +40,8 @@ _READ = 2 * MOST_EXAMPLES  # some may speak to the model, which leaves them out
 
 @dataclass(frozen=True)
 class Followed:
-    """A rejected deployment that still answers, and what was done. `rollback`: how its request stands, `not_configured`
-    with the reason in `error`, or None where the application names no webhook."""
+    """A rejected deployment that still answers, and what was done. `rollback`: how its request stands, `held` where the
+    judge moved, `not_configured`, both with the reason in `error`, or None where the application names no webhook."""
 
     deployment_id: str
     application_id: str
@@ -59,7 +62,9 @@ def follow_up(
         rollback, error = None, None
         try:
             webhook = webhook_of(customer, row["application_id"])
-            if webhook is not None:
+            if webhook is not None and (moved := judge_moved(warehouse, row, now)):
+                rollback, error = "held", moved
+            elif webhook is not None:
                 asked = request_rollback(warehouse, rollback_of(row, run_link), None if settings.demo else webhook)
                 rollback, error = str(asked.status), asked.error
         except CollectionError as refused:
@@ -67,6 +72,27 @@ def follow_up(
         text = _explanation(warehouse, settings, customer, row, now)
         found.append(Followed(row["deployment_id"], row["application_id"], rollback, error, text))
     return found
+
+
+def judge_moved(warehouse: Warehouse, row: Row, now: datetime) -> str:
+    """Why a REJECT may be the judge's own: its anchors score worse, by half the margin at least, than when it scored
+    the baseline. Empty where they do not, or where they were not scored since."""
+    metric = METRICS.get(row["metric_type"] or "")
+    known = warehouse.query(
+        f"SELECT first_at, frozen_at FROM {warehouse.current(BASELINES)} b WHERE customer_id = $customer"
+        " AND baseline_key = $key ORDER BY frozen_at LIMIT 1",
+        {"customer": row["customer_id"], "key": row["baseline_key"] or ""},
+    ).to_pylist()
+    if metric is None or not known:
+        return ""
+    scorings = read_scorings(warehouse, now).get((row["judge_fingerprint"], metric.name), [])
+    shift = shift_since(scorings, metric, row["deployed_at"], known[0]["first_at"], known[0]["frozen_at"])
+    if shift is None or shift.change < max(row["margin"] / 2, SURE * shift.error):
+        return ""
+    return (
+        f"the rollback of {row['application_id']} is held: the judge's anchors are worse by"
+        f" {metric.amount(shift.change)} since the deployment; freeze a new baseline, or roll back by hand"
+    )
 
 
 def rejected_in_force(warehouse: Warehouse, customer_id: str, now: datetime) -> list[dict[str, Any]]:
@@ -83,7 +109,7 @@ def rejected_in_force(warehouse: Warehouse, customer_id: str, now: datetime) -> 
 
 def rollbacks_in_force(warehouse: Warehouse, customer: Customer, now: datetime) -> list[dict[str, Any]]:
     """How the request of each rejected deployment stands that answers and whose application names a webhook:
-    application_id, deployment_id, status (`not_asked` where none was written) and error."""
+    application_id, deployment_id, status (`held` or `not_asked` where none was written) and error."""
     asked = [
         row
         for row in rejected_in_force(warehouse, customer.id, now)
@@ -94,12 +120,14 @@ def rollbacks_in_force(warehouse: Warehouse, customer: Customer, now: datetime) 
         {"customer": customer.id},
     ).to_pylist()
     known = {row["deployment_id"]: row for row in sorted(stored, key=lambda row: row["requested_at"])}
-    absent = {"status": "not_asked", "error": None}
-    return [
-        {name: row[name] for name in ("application_id", "deployment_id")}
-        | {name: known.get(row["deployment_id"], absent)[name] for name in absent}
-        for row in asked
-    ]
+    found = []
+    for row in asked:
+        moved = "" if row["deployment_id"] in known else judge_moved(warehouse, row, now)
+        absent = {"status": "held" if moved else "not_asked", "error": moved or None}
+        standing = known.get(row["deployment_id"], absent)
+        about = {name: row[name] for name in ("application_id", "deployment_id")}
+        found.append(about | {name: standing[name] for name in absent})
+    return found
 
 
 def explanation_of(warehouse: Warehouse, customer_id: str, verdict_id: str) -> str | None:

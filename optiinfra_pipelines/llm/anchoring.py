@@ -1,6 +1,7 @@
 """The frozen anchors put before the judge once a UTC day: what they score tells a judge that drifts, and canaries among
 them a judge that obeys the texts it judges."""
 
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from time import monotonic
@@ -10,10 +11,11 @@ from uuid import UUID, uuid5
 import pyarrow as pa
 
 from optiinfra_pipelines.clouds.collecting import naive_utc
+from optiinfra_pipelines.customers import Customer
 from optiinfra_pipelines.errors import CollectionError
 from optiinfra_pipelines.llm.anchors import Anchor, anchors
 from optiinfra_pipelines.llm.evaluation import RUN_SECONDS, hindrance, open_limits
-from optiinfra_pipelines.llm.judge import Judge, Outcome
+from optiinfra_pipelines.llm.judge import Judge, Outcome, fingerprint_of
 from optiinfra_pipelines.llm.redaction import open_redactor
 from optiinfra_pipelines.llm.rubric import scores
 from optiinfra_pipelines.llm.scoring import Evaluation, new_call, settled_call
@@ -25,23 +27,30 @@ from optiinfra_pipelines.windows import floor_day
 _NAMESPACE = UUID("0f5b5c0e-7a52-5b55-9f0b-51f6c0d5a7ce")
 
 
-def judge_anchors(warehouse: Warehouse, settings: Settings, now: datetime) -> Evaluation:
+def judge_anchors(
+    warehouse: Warehouse, settings: Settings, now: datetime, customers: Iterable[Customer] = ()
+) -> Evaluation:
     """Have judged what anchors were not yet on this UTC day, by this judge; what keeps the judge is a result.
 
-    Anchors hold no personal data; the redactor's version is part of the judge all the same.
+    Anchors hold no personal data. The redactor's version is part of the judge all the same: what one judge said stands
+    for those of all `customers`, whose patterns differ and find nothing in an anchor.
     """
     kept = hindrance(warehouse, settings, now)
     if kept is None:
         try:
             version = open_redactor(settings).version
+            versions = {version, *(open_redactor(settings, each.redact).version for each in customers)}
+            fingerprints = sorted(fingerprint_of(settings, each) for each in versions)
             with Judge(settings, open_limits(warehouse, settings, now), version) as judge:
-                return _judge_with(warehouse, settings, judge, now)
+                return _judge_with(warehouse, settings, judge, fingerprints, now)
         except CollectionError as error:
             kept = (error.kind, str(error))
     return Evaluation(evaluated=False, reason=kept[0], explanation=kept[1])
 
 
-def _judge_with(warehouse: Warehouse, settings: Settings, judge: Judge, now: datetime) -> Evaluation:
+def _judge_with(
+    warehouse: Warehouse, settings: Settings, judge: Judge, fingerprints: Sequence[str], now: datetime
+) -> Evaluation:
     day = floor_day(now)
     held = warehouse.query(
         f"SELECT DISTINCT anchor_id FROM {warehouse.current(ANCHOR_SCORES)} a"
@@ -64,7 +73,8 @@ def _judge_with(warehouse: Warehouse, settings: Settings, judge: Judge, now: dat
         call = new_call(settings, judge, call_id, f"anchor:{anchor.id}", warehouse.run_id, settled)
         call |= {"interaction_timestamp": naive_utc(day), "flagged": anchor.canary}
         calls.append(settled_call(call, outcome, settled))
-        rows += _rows(judge, anchor, outcome, day, naive_utc(now))
+        for fingerprint in fingerprints:
+            rows += _rows(judge, fingerprint, anchor, outcome, now)
         result.note(outcome)
         state = "scored" if outcome.judgement else "waiting"
         result.states[state] = result.states.get(state, 0) + 1
@@ -76,22 +86,22 @@ def _judge_with(warehouse: Warehouse, settings: Settings, judge: Judge, now: dat
     return result
 
 
-def _rows(judge: Judge, anchor: Anchor, outcome: Outcome, day: datetime, scored_at: datetime) -> list[dict[str, Any]]:
+def _rows(judge: Judge, fingerprint: str, anchor: Anchor, outcome: Outcome, now: datetime) -> list[dict[str, Any]]:
     if outcome.judgement is None:
         return []
     expected = anchor.expected_scores
     return [
         {
-            "day": naive_utc(day),
+            "day": naive_utc(floor_day(now)),
             "anchor_id": anchor.id,
-            "judge_fingerprint": judge.fingerprint,
+            "judge_fingerprint": fingerprint,
             "judge_model": judge.model,
             "metric_type": metric,
             "score": score,
             "expected_score": expected[metric],
             "canary": anchor.canary,
             "system_fingerprint": outcome.system_fingerprint,
-            "collected_at": scored_at,
+            "collected_at": naive_utc(now),
         }
         for metric, score in scores(outcome.judgement).items()
     ]

@@ -21,7 +21,7 @@ Cause = Literal["application", "judge", "both", "undetermined"]
 Scores = Mapping[str, float]
 ANCHOR_MARGIN = 0.03  # of [0, 1]: a judge that moves by so much moves an application more than half its margin
 DAYS_PER_FALSE_ALARM = 365  # in each direction
-_SURE = 2.326  # errors: one-sided 99 %
+SURE = 2.326  # errors: one-sided 99 %
 _SURE_OF_FIVE = 2.878  # the same of quality and its four parts together: a judge that moves has all of them alarm
 
 
@@ -131,7 +131,7 @@ def attribute(metric: Metric, margin: float, application: Shift, judge: Shift | 
         said += "; the anchors were not scored since: score them before you act"
         return Attribution("undetermined", said, application, None)
     left = application.change - judge.change
-    of_judge = judge.change > _SURE * judge.error
+    of_judge = judge.change > SURE * judge.error
     of_application = left > max(_SURE_OF_FIVE * math.hypot(application.error, judge.error), margin / 2)
     causes: dict[tuple[bool, bool], Cause] = {
         (True, False): "application",

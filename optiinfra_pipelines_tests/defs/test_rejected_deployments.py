@@ -22,8 +22,8 @@ from optiinfra_pipelines.tables.gate import GATE_TABLES
 from optiinfra_pipelines.tables.rollbacks import ROLLBACK_REQUESTS
 from optiinfra_pipelines.warehouse import open_warehouse
 from optiinfra_pipelines.warehouse.protocol import Warehouse
-from optiinfra_pipelines.windows import DAY, floor_window
-from optiinfra_pipelines_tests.gate.replay import made_rows, write_scores
+from optiinfra_pipelines.windows import DAY, floor_day, floor_window
+from optiinfra_pipelines_tests.gate.replay import made_rows, write_anchors, write_scores
 from optiinfra_pipelines_tests.gate.server import Server, served, status
 
 NOW = floor_window(datetime.now(UTC))
@@ -154,3 +154,15 @@ def test_a_rejected_deployment_that_answers_no_more_asks_for_nothing(
     before = len(receiver.received)
     assert follow_up(warehouse, settings, acme, NOW + DAY, "") == []
     assert (len(receiver.received), len(rows(warehouse, "requests"))) == (before, before)
+
+
+def test_where_the_judge_moved_the_rollback_is_held_for_a_person(
+    warehouse: Warehouse, instance: dg.DagsterInstance, receiver: Server
+) -> None:
+    first = floor_day(DEPLOYED) - 5 * DAY
+    write_anchors(warehouse, first, 7, lambda at, metric: -0.12 * (metric == "quality" and at >= DEPLOYED))
+    judged(instance, DEPLOYED)
+    check = judged(instance, NOW)["rollbacks_are_delivered"]
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert "the judge's anchors are worse by 12 points" in (check.description or "")
+    assert receiver.received == []

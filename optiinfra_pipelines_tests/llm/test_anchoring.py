@@ -7,8 +7,11 @@ from typing import Any
 import httpx
 import pytest
 
+from optiinfra_pipelines.customers import Connection, Customer
 from optiinfra_pipelines.llm.anchoring import judge_anchors
 from optiinfra_pipelines.llm.anchors import anchors
+from optiinfra_pipelines.llm.judge import fingerprint_of
+from optiinfra_pipelines.llm.redaction import open_redactor
 from optiinfra_pipelines.llm.rubric import LEVELS
 from optiinfra_pipelines.quality_verdicts import canaries_resisted
 from optiinfra_pipelines.sandbox.groq_server import JUDGED_PATH, environment, serve_groq
@@ -68,3 +71,14 @@ def test_without_a_key_no_anchor_is_judged_and_it_says_why(
     monkeypatch.setenv("GROQ_API_KEY", "")
     found = judge_anchors(warehouse, Settings(), NOW)
     assert (found.evaluated, found.reason, rows(warehouse, ANCHOR_SCORES)) == (False, "no_key", [])
+
+
+def test_anchors_stand_for_the_judges_of_customers_with_patterns_of_their_own(warehouse: Warehouse, judge: str) -> None:
+    connection = Connection.model_validate({"id": "vultr-main", "provider": "vultr", "collect": ["inventory"]})
+    own = Customer(id="acme", name="Acme", connections=(connection,), redact={"EMPLOYEE": r"E-\d{6}"})
+    judge_anchors(warehouse, Settings(), NOW, [own])
+    scored = rows(warehouse, ANCHOR_SCORES)
+    theirs = fingerprint_of(Settings(), open_redactor(Settings(), own.redact).version)
+    assert theirs in {row["judge_fingerprint"] for row in scored}
+    assert len(scored) == 2 * len(anchors()) * (len(LEVELS) + 1)
+    assert httpx.get(judge + JUDGED_PATH).json()["total"] == len(anchors())

@@ -85,11 +85,14 @@ def scores(
     owners=["team:llm"],
     pool="judge",
 )
-def anchor_scores(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
+def anchor_scores(
+    context: dg.AssetExecutionContext, warehouse: WarehouseResource, customers: CustomersResource
+) -> dg.MaterializeResult:
     """Has the frozen anchors judged, once a UTC day."""
     from optiinfra_pipelines.llm.anchoring import judge_anchors
 
-    found = judge_anchors(warehouse.open(context.run_id), warehouse.settings(), datetime.now(UTC))
+    everybody = customers.load().customers
+    found = judge_anchors(warehouse.open(context.run_id), warehouse.settings(), datetime.now(UTC), everybody)
     if found.explanation:
         context.log.warning(found.explanation)
     return dg.MaterializeResult(
