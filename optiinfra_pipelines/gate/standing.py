@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from optiinfra_pipelines.clouds.collecting import naive_utc
 from optiinfra_pipelines.gate.judges import drifts, read_scorings
 from optiinfra_pipelines.gate.picture import Point, control_chart
-from optiinfra_pipelines.gate.scores import Label, Series, is_measured, read_activity, read_scores
+from optiinfra_pipelines.gate.scores import Label, Scores, Series, is_measured, read_activity, read_scores
 from optiinfra_pipelines.quality.control import ANCHOR_MARGIN
 from optiinfra_pipelines.quality.policy import METRICS
 from optiinfra_pipelines.tables.gate import BASELINES, MONITOR_STATES, VERDICTS
@@ -16,6 +17,7 @@ from optiinfra_pipelines.warehouse.protocol import Warehouse
 from optiinfra_pipelines.windows import DAY, Window
 
 _STRETCHES = 48  # points of a picture at most
+_LONGEST = 14 * DAY  # that a picture shows
 
 
 def verdicts_in_force(warehouse: Warehouse, customer_id: str, day: Window) -> list[dict[str, Any]]:
@@ -59,29 +61,41 @@ def judge_drift(warehouse: Warehouse, now: datetime) -> list[dict[str, Any]]:
 
 
 def picture(warehouse: Warehouse, row: Mapping[str, Any], end: datetime, since: datetime | None) -> str:
-    """The scores of a row's series over the two days before `end` beside its baseline, as Markdown; empty without a
-    baseline. `row`: of quality.verdicts or quality.monitor_states."""
+    """The scores of a row's series over two days before `end`, or from a day before `since` on, beside its baseline, as
+    Markdown; empty without a baseline. Before `since` they are those of the label that it is held against.
+
+    `row`: of quality.verdicts or quality.monitor_states.
+    """
     metric = METRICS.get(row["metric_type"] or "")
     if metric is None or row["baseline_key"] is None:
         return ""
     known = warehouse.query(
-        f"SELECT mean, spread FROM {warehouse.current(BASELINES)} b WHERE customer_id = $customer"
-        " AND baseline_key = $key LIMIT 1",
+        f"SELECT model_name, variant, mean, spread FROM {warehouse.current(BASELINES)} b"
+        " WHERE customer_id = $customer AND baseline_key = $key LIMIT 1",
         {"customer": row["customer_id"], "key": row["baseline_key"]},
     ).to_pylist()
-    label, begin = label_of(row), end - 2 * DAY
-    series = Series(label, metric.name, "" if is_measured(metric.name) else row["judge_fingerprint"])
-    scores = read_scores(warehouse, row["customer_id"], begin, end, [metric.name], label).get(series)
-    if not known or scores is None:
+    if not known:
         return ""
+    label, begin = label_of(row), end - 2 * DAY
+    if since is not None:
+        begin = max(min(begin, since - DAY), end - _LONGEST)
+    before = replace(label, model_name=known[0]["model_name"], variant=known[0]["variant"])
+    judge = "" if is_measured(metric.name) else row["judge_fingerprint"]
+    scores = {
+        each: read_scores(warehouse, row["customer_id"], begin, end, [metric.name], each).get(
+            Series(each, metric.name, judge), Scores()
+        )
+        for each in {label, before}
+    }
     mean, spread = known[0]["mean"], known[0]["spread"]
     step = (end - begin) / _STRETCHES
     points = []
-    for number in range(_STRETCHES):
-        sample = scores.sample(begin + number * step, begin + (number + 1) * step)
+    for start in (begin + number * step for number in range(_STRETCHES)):
+        told = before if since is not None and start + step <= since else label
+        sample = scores[told].sample(start, start + step)
         if sample.n:
             limit = 3 * spread / math.sqrt(sample.n)
-            points.append(Point(begin + number * step, sample.mean, mean - limit, mean + limit))
+            points.append(Point(start + step / 2, sample.mean, mean - limit, mean + limit))
     lost = mean + metric.sign * (row["margin"] or metric.margin_at(mean))
     return control_chart(f"{metric.name} of {label.application_id}, {label}", points, mean, lost, since)
 

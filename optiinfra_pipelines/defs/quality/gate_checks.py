@@ -55,7 +55,7 @@ def quality_is_not_inferior_to_baseline(
     opened = warehouse.open(context.run.run_id)
     rows = verdicts_in_force(opened, customer_id, day)
     worst = worst_verdict(rows)
-    drawn = picture(opened, worst, worst["looked_at"], worst["deployed_at"]) if worst else ""
+    drawn = picture(opened, worst, min(day.end, datetime.now(UTC)), worst["deployed_at"]) if worst else ""
     said = explanation_of(opened, customer_id, worst["verdict_id"]) if worst else None
     explained = {"explanation": said} if said else {}
     return check_result(not_inferior(rows), customer=customer_id, **_about(worst), **explained, **_shown(drawn))
