@@ -36,6 +36,14 @@ _FILLED_TABLES = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker runs the whole of a module, or of a group that it names: what its tests share is made once."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 def address_of(url: str, password: str = "") -> ClickHouseAddress:
     """The warehouse address of a ClickHouse server's URL; a password in the URL wins."""
     parts = urlsplit(url)
