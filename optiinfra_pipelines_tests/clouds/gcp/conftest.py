@@ -46,4 +46,4 @@ def source_at(url: str, customer: str = "acme", key: str | None = None, **change
     entry = Connection.model_validate({**connection(customer, url), **changes})
     variables = environment([customer])
     credentials = {name: SecretStr(key or variables[variable]) for name, variable in entry.credentials.items()}
-    return Source(customer, entry, credentials, timeout=0.5)
+    return Source(customer, entry, credentials, timeout=1.5)  # a hanging server hangs for 2 s
