@@ -21,13 +21,11 @@ from optiinfra_pipelines.clouds.billing import TABLE_OF, billing_connections, mo
 from optiinfra_pipelines.clouds.collection import WINDOWED, Kind
 from optiinfra_pipelines.customers import Customer, Customers, load_customers
 from optiinfra_pipelines.defs.partitions import day_key, partition_key
-from optiinfra_pipelines.defs.quality.assets import SCORED
-from optiinfra_pipelines.defs.schedules import day_assets
+from optiinfra_pipelines.defs.schedules import SCORING, day_assets
 from optiinfra_pipelines.defs.warehouse_resource import WarehouseResource
 from optiinfra_pipelines.errors import CollectionError
 from optiinfra_pipelines.settings import Settings, load_settings
 from optiinfra_pipelines.summary import print_summary
-from optiinfra_pipelines.tables.gate import GATE_TABLES
 from optiinfra_pipelines.warehouse import open_warehouse
 from optiinfra_pipelines.warehouse.protocol import Warehouse, WarehouseError
 from optiinfra_pipelines.windows import DAY, BillingPeriod, floor_day
@@ -117,8 +115,7 @@ def _days(
         ]
         wanted += [(job_name, customer, day, day_assets(customer, kinds)) for job_name, day, kinds in given]
         if day_assets(customer, ("llm_interactions",)):
-            scored = [dg.AssetKey([table.schema, table.name]) for table in (*SCORED, *GATE_TABLES)]
-            wanted += [("scoring_job", customer, today - back * DAY, scored) for back in reversed(range(days))]
+            wanted += [("scoring_job", customer, today - back * DAY, SCORING) for back in reversed(range(days))]
     for job_name, customer, day, assets in track(
         wanted, "collecting clouds, asking the judge", console=console, disable=not console.is_terminal
     ):

@@ -41,6 +41,8 @@ _UNDER_WAY = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.Dagst
 
 _EACH_TICK: tuple[Kind, ...] = ("inventory", "metrics", "llm_interactions")
 
+SCORING = [dg.AssetKey([table.schema, table.name]) for table in (*SCORED, *GATE_TABLES)]
+
 billing_job = dg.define_asset_job(
     "billing_job",
     selection=dg.AssetSelection.assets(*[[table.schema, table.name] for table in TABLE_OF.values()]),
@@ -72,7 +74,7 @@ backfill_job = dg.define_asset_job(
 )
 scoring_job = dg.define_asset_job(
     "scoring_job",
-    selection=dg.AssetSelection.assets(*[[table.schema, table.name] for table in (*SCORED, *GATE_TABLES)]),
+    selection=dg.AssetSelection.assets(*SCORING),
     partitions_def=CUSTOMER_DAYS,
     description="Measures one customer's interactions of one day, puts what is in the sample before the judge, and "
     "concludes from the scores.",

@@ -101,12 +101,13 @@ class Baselines:
 
     def _settle(self, series: Series, by: datetime) -> None:
         """Make the baseline that the series gets by itself, if it is due by then, unless it has an earlier one."""
+        known = self._known.get(series, ())
+        # what is frozen stays: scores that came late since may have moved the day on which enough were in
+        if any(not each.told for each in known):
+            return
         standing = self.deployed.get(series.label)
         due = due_at(self.activity, series, self.policy, standing)
-        if due is None or due > by:
-            return
-        # what is frozen stays: scores that came late since may have moved the day on which enough were in
-        if any(each.frozen_at <= due or not each.told for each in self._known.get(series, ())):
+        if due is None or due > by or any(each.frozen_at <= due for each in known):
             return
         since = standing.at if standing else None
         made = self._freeze(series, due, "frozen because enough scores were in", since)
@@ -241,9 +242,7 @@ def _row(customer_id: str, names: Mapping[str, str], each: Frozen) -> Row:
 
 
 def _id(customer_id: str, each: Frozen) -> str:
-    label, series = each.series.label, each.series
-    parts = (label.provider, label.application_id, label.model_name, label.variant, series.metric, series.judge)
-    return row_id(customer_id, *parts, each.frozen_at)
+    return row_id(customer_id, *each.series.parts, each.frozen_at)
 
 
 def _stored(held: Warehouse, customer_id: str, until: datetime) -> list[Frozen]:
@@ -254,11 +253,7 @@ def _stored(held: Warehouse, customer_id: str, until: datetime) -> list[Frozen]:
     ).to_pylist()
     return [
         Frozen(
-            Series(
-                Label(row["provider"], row["application_id"], row["model_name"], row["variant"]),
-                row["metric_type"],
-                row["judge_fingerprint"],
-            ),
+            Series.of(row),
             row["frozen_at"],
             row["first_at"],
             row["reason"],

@@ -35,7 +35,7 @@ def tell(
 ) -> Deployment:
     """Record a deployment that the data need not show, such as of a prompt; telling again changes nothing. ValueError
     for a stream (provider and application) that was never seen."""
-    made = Deployment(row_id(customer_id, *_parts(label), deployed_at), label, deployed_at, True, note)
+    made = Deployment(row_id(customer_id, *label.parts, deployed_at), label, deployed_at, True, note)
     with warehouse.session() as held:
         streams = {each.stream for each in read_activity(held, customer_id, now).labels()}
         if label.stream not in streams:
@@ -57,7 +57,7 @@ def find_deployments(held: Warehouse, customer_id: str, activity: Activity) -> l
     for label, (first, _) in labels.items():
         known = any(each.label == label and timedelta(0) <= first - each.deployed_at <= _SAME for each in told)
         if first >= began[label.stream] + _BEGAN_WITH_IT and not known:
-            found.append(Deployment(row_id(customer_id, *_parts(label)), label, first))
+            found.append(Deployment(row_id(customer_id, *label.parts), label, first))
     return sorted(found, key=lambda each: (each.deployed_at, each.id))
 
 
@@ -136,14 +136,10 @@ def _told(held: Warehouse, customer_id: str, until: datetime) -> list[Deployment
     return [
         Deployment(
             row["deployment_id"],
-            Label(row["provider"], row["application_id"], row["model_name"], row["variant"]),
+            Label.of(row),
             row["deployed_at"],
             True,
             row["note"],
         )
         for row in rows
     ]
-
-
-def _parts(label: Label) -> tuple[str, str, str, str]:
-    return label.provider, label.application_id, label.model_name, label.variant

@@ -112,8 +112,7 @@ def _held(held: Warehouse, customer_id: str, day: datetime, until: datetime) -> 
     ).to_pylist()
     found: dict[Series, list[Held]] = {}
     for row in rows:
-        label = Label(row["provider"], row["application_id"], row["model_name"], row["variant"])
-        found.setdefault(Series(label, row["metric_type"], row["judge_fingerprint"]), []).append(
+        found.setdefault(Series.of(row), []).append(
             Held(
                 row["seen_until"],
                 row["baseline_key"] or "",
@@ -169,7 +168,7 @@ def _row(of: Day, task: Task, first: datetime, read: Scores) -> Row:
     metric = policy.metrics[series.metric]
     seen, newest = of.baselines.activity.seen(series)
     row: Row = {
-        "state_id": row_id(of.baselines.customer_id, *_parts(series), of.day.start),
+        "state_id": row_id(of.baselines.customer_id, *series.parts, of.day.start),
         **label_columns(of.baselines.customer_id, series.label, of.baselines.activity.names),
         "metric_type": series.metric,
         "judge_fingerprint": series.judge,
@@ -243,8 +242,3 @@ def _attributed(of: Day, against: Watched, metric: Metric, state: Mapping[str, A
 
 def _time(at: str | None) -> datetime | None:
     return datetime.fromisoformat(at) if at else None
-
-
-def _parts(series: Series) -> tuple[str, ...]:
-    label = series.label
-    return label.provider, label.application_id, label.model_name, label.variant, series.metric, series.judge

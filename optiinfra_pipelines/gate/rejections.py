@@ -20,14 +20,13 @@ from optiinfra_pipelines.gate.explanations import MOST_EXAMPLES, Example, Facts,
 from optiinfra_pipelines.gate.judges import read_scorings, shift_since
 from optiinfra_pipelines.gate.looking import stored_verdict
 from optiinfra_pipelines.gate.rollback import Rollback, Webhook, request_rollback
-from optiinfra_pipelines.gate.scores import read_activity
-from optiinfra_pipelines.gate.standing import label_of, verdicts_in_force
+from optiinfra_pipelines.gate.scores import Label, read_activity
+from optiinfra_pipelines.gate.standing import baseline_of, verdicts_in_force
 from optiinfra_pipelines.llm.interaction import Texts
 from optiinfra_pipelines.quality.control import SURE
 from optiinfra_pipelines.quality.policy import METRICS
 from optiinfra_pipelines.settings import Settings, secret
 from optiinfra_pipelines.tables.explanations import EXPLANATIONS
-from optiinfra_pipelines.tables.gate import BASELINES
 from optiinfra_pipelines.tables.llm import APPLICATION_METRICS, LLM_INTERACTIONS
 from optiinfra_pipelines.tables.rollbacks import ROLLBACK_REQUESTS
 from optiinfra_pipelines.warehouse.protocol import Params, Warehouse
@@ -78,15 +77,11 @@ def judge_moved(warehouse: Warehouse, row: Row, now: datetime) -> str:
     """Why a REJECT may be the judge's own: its anchors score worse, by half the margin at least, than when it scored
     the baseline. Empty where they do not, or where they were not scored since."""
     metric = METRICS.get(row["metric_type"] or "")
-    known = warehouse.query(
-        f"SELECT first_at, frozen_at FROM {warehouse.current(BASELINES)} b WHERE customer_id = $customer"
-        " AND baseline_key = $key ORDER BY frozen_at LIMIT 1",
-        {"customer": row["customer_id"], "key": row["baseline_key"] or ""},
-    ).to_pylist()
-    if metric is None or not known:
+    baseline = baseline_of(warehouse, row)
+    if metric is None or baseline is None:
         return ""
     scorings = read_scorings(warehouse, now).get((row["judge_fingerprint"], metric.name), [])
-    shift = shift_since(scorings, metric, row["deployed_at"], known[0]["first_at"], known[0]["frozen_at"])
+    shift = shift_since(scorings, metric, row["deployed_at"], baseline["first_at"], baseline["frozen_at"])
     if shift is None or shift.change < max(row["margin"] / 2, SURE * shift.error):
         return ""
     return (
@@ -104,7 +99,7 @@ def rejected_in_force(warehouse: Warehouse, customer_id: str, now: datetime) -> 
     if not rows:
         return []
     seen = read_activity(warehouse, customer_id, now).labels()
-    return [row for row in rows if seen[label_of(row)][1] >= now - ANSWERS]
+    return [row for row in rows if seen[Label.of(row)][1] >= now - ANSWERS]
 
 
 def rollbacks_in_force(warehouse: Warehouse, customer: Customer, now: datetime) -> list[dict[str, Any]]:
@@ -167,16 +162,9 @@ def rollback_of(row: Row, run_link: str) -> Rollback:
     """The rollback request of a rejecting row of quality.verdicts."""
     return Rollback(
         customer_id=row["customer_id"],
-        application_id=row["application_id"],
-        deployment_id=row["deployment_id"],
-        verdict_id=row["verdict_id"],
         judge_fingerprint=row["judge_fingerprint"],
-        model_before=row["previous_model"] or "",
-        model_after=row["model_name"],
-        variant_before=row["previous_variant"] or "",
-        variant_after=row["variant"],
-        verdict=stored_verdict(json.loads(row["metrics"])),
         run_link=run_link,
+        **_rejected(row),
     )
 
 
@@ -186,16 +174,21 @@ def facts_of(warehouse: Warehouse, row: Row) -> Facts:
     Their texts are those of the warehouse: `explain` redacts them. Raises WarehouseError.
     """
     return Facts(
-        application_id=row["application_id"],
-        deployment_id=row["deployment_id"],
-        verdict_id=row["verdict_id"],
-        model_before=row["previous_model"] or "",
-        model_after=row["model_name"],
-        variant_before=row["previous_variant"] or "",
-        variant_after=row["variant"],
-        verdict=stored_verdict(json.loads(row["metrics"])),
         examples=_worst(warehouse, row) if row["metric_type"] else (),
+        **_rejected(row),
     )
+
+
+def _rejected(row: Row) -> dict[str, Any]:
+    """What requests and explanations both tell of the rejected deployment."""
+    return {
+        **{name: row[name] for name in ("application_id", "deployment_id", "verdict_id")},
+        "model_before": row["previous_model"] or "",
+        "model_after": row["model_name"],
+        "variant_before": row["previous_variant"] or "",
+        "variant_after": row["variant"],
+        "verdict": stored_verdict(json.loads(row["metrics"])),
+    }
 
 
 def _worst(warehouse: Warehouse, row: Row) -> tuple[Example, ...]:

@@ -33,6 +33,16 @@ class Label:
     model_name: str
     variant: str
 
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Label":
+        """The label that a row of a table names."""
+        return cls(row["provider"], row["application_id"], row["model_name"], row["variant"])
+
+    @property
+    def parts(self) -> tuple[str, str, str, str]:
+        """What tells it from other labels of the customer, as ids are made of."""
+        return self.provider, self.application_id, self.model_name, self.variant
+
     @property
     def stream(self) -> tuple[str, str]:
         """Provider and application: where its label stands beside others."""
@@ -49,6 +59,16 @@ class Series:
     label: Label
     metric: str
     judge: str
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Series":
+        """The series that a row of a table names."""
+        return cls(Label.of(row), row["metric_type"], row["judge_fingerprint"])
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What tells it from other series of the customer, as ids are made of."""
+        return *self.label.parts, self.metric, self.judge
 
 
 @dataclass
@@ -195,7 +215,7 @@ def read_activity(held: Warehouse, customer_id: str, until: datetime) -> Activit
     ).to_pylist()
     days: dict[Series, list[DayOf]] = {}
     for row in rows:
-        days.setdefault(_series(row), []).append(
+        days.setdefault(Series.of(row), []).append(
             DayOf(
                 datetime.combine(row["day"], time(), UTC),
                 int(row["scores"]),
@@ -289,8 +309,3 @@ def _rows(columns: Mapping[str, list[Any]]) -> Iterator[tuple[Any, ...]]:
 
 def _listed(metrics: Collection[str]) -> str:
     return ", ".join(f"'{each}'" for each in metrics)
-
-
-def _series(row: Mapping[str, Any]) -> Series:
-    label = Label(row["provider"], row["application_id"], row["model_name"], row["variant"])
-    return Series(label, row["metric_type"], row["judge_fingerprint"])

@@ -33,7 +33,7 @@ def verdicts_in_force(warehouse: Warehouse, customer_id: str, day: Window) -> li
         " ORDER BY provider, application_id, model_name, variant",
         {"customer": customer_id, "end": naive_utc(day.end)},
     ).to_pylist()
-    return [row for row in rows if label_of(row) in live]
+    return [row for row in rows if Label.of(row) in live]
 
 
 def states_of(warehouse: Warehouse, customer_id: str, day: Window) -> list[dict[str, Any]]:
@@ -69,17 +69,13 @@ def picture(warehouse: Warehouse, row: Mapping[str, Any], end: datetime, since: 
     metric = METRICS.get(row["metric_type"] or "")
     if metric is None or row["baseline_key"] is None:
         return ""
-    known = warehouse.query(
-        f"SELECT model_name, variant, mean, spread FROM {warehouse.current(BASELINES)} b"
-        " WHERE customer_id = $customer AND baseline_key = $key LIMIT 1",
-        {"customer": row["customer_id"], "key": row["baseline_key"]},
-    ).to_pylist()
-    if not known:
+    known = baseline_of(warehouse, row)
+    if known is None:
         return ""
-    label, begin = label_of(row), end - 2 * DAY
+    label, begin = Label.of(row), end - 2 * DAY
     if since is not None:
         begin = max(min(begin, since - DAY), end - _LONGEST)
-    before = replace(label, model_name=known[0]["model_name"], variant=known[0]["variant"])
+    before = replace(label, model_name=known["model_name"], variant=known["variant"])
     judge = "" if is_measured(metric.name) else row["judge_fingerprint"]
     scores = {
         each: read_scores(warehouse, row["customer_id"], begin, end, [metric.name], each).get(
@@ -87,7 +83,7 @@ def picture(warehouse: Warehouse, row: Mapping[str, Any], end: datetime, since: 
         )
         for each in {label, before}
     }
-    mean, spread = known[0]["mean"], known[0]["spread"]
+    mean, spread = known["mean"], known["spread"]
     step = (end - begin) / _STRETCHES
     points = []
     for start in (begin + number * step for number in range(_STRETCHES)):
@@ -100,6 +96,13 @@ def picture(warehouse: Warehouse, row: Mapping[str, Any], end: datetime, since: 
     return control_chart(f"{metric.name} of {label.application_id}, {label}", points, mean, lost, since)
 
 
-def label_of(row: Mapping[str, Any]) -> Label:
-    """The label that a row names."""
-    return Label(row["provider"], row["application_id"], row["model_name"], row["variant"])
+def baseline_of(warehouse: Warehouse, row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What is stored of the baseline that a row of quality.verdicts or quality.monitor_states names, but its scores;
+    None where it names none."""
+    known = warehouse.query(
+        "SELECT model_name, variant, mean, spread, first_at, frozen_at"
+        f" FROM {warehouse.current(BASELINES)} b WHERE customer_id = $customer AND baseline_key = $key"
+        " ORDER BY frozen_at LIMIT 1",
+        {"customer": row["customer_id"], "key": row["baseline_key"] or ""},
+    ).to_pylist()
+    return known[0] if known else None

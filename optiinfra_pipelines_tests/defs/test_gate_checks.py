@@ -2,7 +2,6 @@
 which people take part in it do what they say."""
 
 from base64 import b64decode
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,20 +11,19 @@ import dagster as dg
 import pytest
 import yaml
 
-from optiinfra_pipelines.defs.partitions import day_key
 from optiinfra_pipelines.gate.scores import Label
 from optiinfra_pipelines.settings import load_settings
 from optiinfra_pipelines.tables import ALL_TABLES
-from optiinfra_pipelines.tables.gate import BASELINES, DEPLOYMENTS, GATE_TABLES
+from optiinfra_pipelines.tables.gate import BASELINES, DEPLOYMENTS
 from optiinfra_pipelines.warehouse import open_warehouse
 from optiinfra_pipelines.warehouse.protocol import Warehouse
 from optiinfra_pipelines.windows import DAY
+from optiinfra_pipelines_tests.defs.conftest import Judged
 from optiinfra_pipelines_tests.gate.replay import made_rows, write_anchors, write_scores
 
 START = datetime(2026, 10, 1, tzinfo=UTC)
 OLD = Label("vultr", "support-copilot", "model-1", "")
 NEW = Label("vultr", "support-copilot", "model-2", "")
-GATE = [dg.AssetKey([table.schema, table.name]) for table in GATE_TABLES]
 
 
 @pytest.fixture
@@ -44,32 +42,13 @@ def warehouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
     return opened
 
 
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test() as instance:
-        instance.add_dynamic_partitions("customer", ["acme"])
-        yield instance
-
-
-def checks(instance: dg.DagsterInstance, at: datetime) -> dict[str, dg.AssetCheckEvaluation]:
-    """The checks of the gate's assets, run on the day of `at`."""
-    from optiinfra_pipelines.definitions import defs
-
-    result = defs.resolve_job_def("scoring_job").execute_in_process(
-        instance=instance, partition_key=day_key("acme", at), asset_selection=GATE
-    )
-    return {each.check_name: each for each in result.get_asset_check_evaluations()}
-
-
 def told(check: dg.AssetCheckEvaluation) -> dict[str, Any]:
     return {name: value.value for name, value in check.metadata.items()}
 
 
-def test_a_rejected_deployment_is_an_error_with_its_figures_and_a_picture(
-    warehouse: Warehouse, instance: dg.DagsterInstance
-) -> None:
+def test_a_rejected_deployment_is_an_error_with_its_figures_and_a_picture(warehouse: Warehouse, judged: Judged) -> None:
     write_scores(warehouse, made_rows(NEW, START + 10 * DAY, 24, drop=0.12, seed=2))
-    found = checks(instance, START + 10 * DAY)
+    found = judged(START + 10 * DAY)
     check = found["quality_is_not_inferior_to_baseline"]
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.ERROR)
     shown = told(check)
@@ -84,22 +63,20 @@ def test_a_rejected_deployment_is_an_error_with_its_figures_and_a_picture(
     assert all(each.passed for name, each in found.items() if name.endswith("follows_contract"))
 
 
-def test_an_undecided_deployment_warns_how_many_scores_are_missing(
-    warehouse: Warehouse, instance: dg.DagsterInstance
-) -> None:
+def test_an_undecided_deployment_warns_how_many_scores_are_missing(warehouse: Warehouse, judged: Judged) -> None:
     write_scores(warehouse, made_rows(NEW, START + 10 * DAY, 2, seed=2))
-    check = checks(instance, START + 10 * DAY)["quality_is_not_inferior_to_baseline"]
+    check = judged(START + 10 * DAY)["quality_is_not_inferior_to_baseline"]
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert told(check)["more_needed"] > 0
 
 
-def test_a_deployment_that_is_non_inferior_passes(warehouse: Warehouse, instance: dg.DagsterInstance) -> None:
+def test_a_deployment_that_is_non_inferior_passes(warehouse: Warehouse, judged: Judged) -> None:
     write_scores(warehouse, made_rows(NEW, START + 10 * DAY, 24, seed=2))
-    assert checks(instance, START + 10 * DAY)["quality_is_not_inferior_to_baseline"].passed
+    assert judged(START + 10 * DAY)["quality_is_not_inferior_to_baseline"].passed
 
 
-def test_a_stream_without_a_change_passes_every_check(warehouse: Warehouse, instance: dg.DagsterInstance) -> None:
-    found = checks(instance, START + 9 * DAY)
+def test_a_stream_without_a_change_passes_every_check(warehouse: Warehouse, judged: Judged) -> None:
+    found = judged(START + 9 * DAY)
     assert {name for name, each in found.items() if not each.passed} == set()
     assert {"quality_is_not_inferior_to_baseline", "no_drop_is_seen"} <= found.keys()
 

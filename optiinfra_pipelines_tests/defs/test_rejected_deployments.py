@@ -13,16 +13,15 @@ import dagster as dg
 import pytest
 import yaml
 
-from optiinfra_pipelines.defs.partitions import day_key
 from optiinfra_pipelines.gate.scores import Label
 from optiinfra_pipelines.settings import load_settings
 from optiinfra_pipelines.tables import ALL_TABLES
 from optiinfra_pipelines.tables.explanations import EXPLANATIONS
-from optiinfra_pipelines.tables.gate import GATE_TABLES
 from optiinfra_pipelines.tables.rollbacks import ROLLBACK_REQUESTS
 from optiinfra_pipelines.warehouse import open_warehouse
 from optiinfra_pipelines.warehouse.protocol import Warehouse
 from optiinfra_pipelines.windows import DAY, floor_day, floor_window
+from optiinfra_pipelines_tests.defs.conftest import Judged
 from optiinfra_pipelines_tests.gate.replay import made_rows, write_anchors, write_scores
 from optiinfra_pipelines_tests.gate.server import Server, served, status
 
@@ -31,7 +30,6 @@ START = NOW - 9 * DAY
 DEPLOYED = NOW - DAY
 OLD = Label("vultr", "support-copilot", "model-1", "")
 NEW = Label("vultr", "support-copilot", "model-2", "")
-GATE = [dg.AssetKey([table.schema, table.name]) for table in GATE_TABLES]
 SECRET = "canary-rollback-secret"
 
 
@@ -60,33 +58,16 @@ def warehouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, receiver: Server)
     return opened
 
 
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test() as instance:
-        instance.add_dynamic_partitions("customer", ["acme"])
-        yield instance
-
-
-def judged(instance: dg.DagsterInstance, at: datetime) -> dict[str, dg.AssetCheckEvaluation]:
-    """The checks of the gate's assets, run on the day of `at`."""
-    from optiinfra_pipelines.definitions import defs
-
-    result = defs.resolve_job_def("scoring_job").execute_in_process(
-        instance=instance, partition_key=day_key("acme", at), asset_selection=GATE
-    )
-    return {each.check_name: each for each in result.get_asset_check_evaluations()}
-
-
 def rows(warehouse: Warehouse, name: str) -> list[dict[str, Any]]:
     table = {"requests": ROLLBACK_REQUESTS, "explanations": EXPLANATIONS}[name]
     return warehouse.query(f"SELECT * FROM {warehouse.current(table)} t").to_pylist()
 
 
 def test_a_rejected_deployment_asks_once_for_its_rollback_and_says_why(
-    warehouse: Warehouse, instance: dg.DagsterInstance, receiver: Server
+    warehouse: Warehouse, judged: Judged, receiver: Server
 ) -> None:
     days = (DEPLOYED, NOW, NOW)
-    checks = [judged(instance, day) for day in days][-1]
+    checks = [judged(day) for day in days][-1]
     [received] = receiver.received
     signed = received.headers["X-Optiinfra-Timestamp"].encode() + b"." + received.body
     digest = hmac.new(SECRET.encode(), signed, sha256).hexdigest()
@@ -106,22 +87,22 @@ def test_a_rejected_deployment_asks_once_for_its_rollback_and_says_why(
 
 
 def test_a_receiver_that_refuses_is_a_failed_check_that_names_it(
-    warehouse: Warehouse, instance: dg.DagsterInstance, receiver: Server
+    warehouse: Warehouse, judged: Judged, receiver: Server
 ) -> None:
     receiver.otherwise = status(403)
-    judged(instance, DEPLOYED)
-    check = judged(instance, NOW)["rollbacks_are_delivered"]
+    judged(DEPLOYED)
+    check = judged(NOW)["rollbacks_are_delivered"]
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.ERROR)
     assert "127.0.0.1 answered 403 Forbidden" in (check.description or "")
     assert len(receiver.received) == 1
 
 
 def test_a_secret_that_is_not_set_is_a_failed_check_and_keeps_no_verdict(
-    warehouse: Warehouse, instance: dg.DagsterInstance, receiver: Server, monkeypatch: pytest.MonkeyPatch
+    warehouse: Warehouse, judged: Judged, receiver: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SUPPORT_ROLLBACK_SECRET")
-    judged(instance, DEPLOYED)
-    checks = judged(instance, NOW)
+    judged(DEPLOYED)
+    checks = judged(NOW)
     assert not checks["quality_is_not_inferior_to_baseline"].passed
     assert (checks["rollbacks_are_delivered"].passed, receiver.received) == (False, [])
     assert "roll back by hand" in (checks["rollbacks_are_delivered"].description or "")
@@ -129,26 +110,26 @@ def test_a_secret_that_is_not_set_is_a_failed_check_and_keeps_no_verdict(
 
 def test_in_demo_mode_the_request_is_a_line_and_leaves_nobody(
     warehouse: Warehouse,
-    instance: dg.DagsterInstance,
+    judged: Judged,
     receiver: Server,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("OPTIINFRA_DEMO", "true")
-    judged(instance, DEPLOYED)
-    assert judged(instance, NOW)["rollbacks_are_delivered"].passed
+    judged(DEPLOYED)
+    assert judged(NOW)["rollbacks_are_delivered"].passed
     assert [row["status"] for row in rows(warehouse, "requests")] == ["logged"]
     assert '"event": "rollback_requested"' in capfd.readouterr().err
     assert receiver.received == []
 
 
 def test_a_rejected_deployment_that_answers_no_more_asks_for_nothing(
-    warehouse: Warehouse, instance: dg.DagsterInstance, receiver: Server
+    warehouse: Warehouse, judged: Judged, receiver: Server
 ) -> None:
     from optiinfra_pipelines.customers import load_customers
     from optiinfra_pipelines.gate.rejections import follow_up
 
-    judged(instance, DEPLOYED)
+    judged(DEPLOYED)
     settings = load_settings()
     acme = load_customers(settings.customers).customer("acme")
     before = len(receiver.received)
@@ -157,12 +138,12 @@ def test_a_rejected_deployment_that_answers_no_more_asks_for_nothing(
 
 
 def test_where_the_judge_moved_the_rollback_is_held_for_a_person(
-    warehouse: Warehouse, instance: dg.DagsterInstance, receiver: Server
+    warehouse: Warehouse, judged: Judged, receiver: Server
 ) -> None:
     first = floor_day(DEPLOYED) - 5 * DAY
     write_anchors(warehouse, first, 7, lambda at, metric: -0.12 * (metric == "quality" and at >= DEPLOYED))
-    judged(instance, DEPLOYED)
-    check = judged(instance, NOW)["rollbacks_are_delivered"]
+    judged(DEPLOYED)
+    check = judged(NOW)["rollbacks_are_delivered"]
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert "the judge's anchors are worse by 12 points" in (check.description or "")
     assert receiver.received == []

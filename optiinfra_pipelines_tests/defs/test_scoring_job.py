@@ -63,13 +63,6 @@ def warehouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judge: Cloud) -> 
     return opened
 
 
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test() as instance:
-        instance.add_dynamic_partitions("customer", ["acme"])
-        yield instance
-
-
 def run(instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
     from optiinfra_pipelines.definitions import defs
 

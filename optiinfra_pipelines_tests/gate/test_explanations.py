@@ -33,23 +33,10 @@ from optiinfra_pipelines.settings import Settings
 from optiinfra_pipelines.tables.llm import JUDGE_CALLS
 from optiinfra_pipelines.warehouse.duckdb import DuckDBWarehouse
 from optiinfra_pipelines_tests.gate.server import NOON, Answer, Server, served, status
+from optiinfra_pipelines_tests.gate.test_rollback import QUALITY as REJECTED_QUALITY
 
 KEY = "gsk_canary_key"
-QUALITY = MetricVerdict(
-    "quality",
-    "REJECT",
-    "worse by 12.1 points than the baseline",
-    n=412,
-    n_sessions=120,
-    baseline_n=2_000,
-    baseline_sessions=640,
-    baseline_mean=0.8712,
-    observed=0.7504,
-    estimate=0.1208,
-    lower=0.0893,
-    upper=0.1521,
-    margin=0.05,
-)
+QUALITY = replace(REJECTED_QUALITY, reason="worse by 12.1 points than the baseline")
 LATENCY = MetricVerdict(
     "latency_ms", "INCONCLUSIVE", "slower", n=412, observed=1234.5, baseline_mean=1100.25, upper=float("inf")
 )

@@ -17,8 +17,7 @@ from optiinfra_pipelines.customers import load_customers
 from optiinfra_pipelines.defs.alerts.notifier_resource import NotifierResource
 from optiinfra_pipelines.defs.alerts.sensors import failed_checks_sensor
 from optiinfra_pipelines.defs.partitions import day_key
-from optiinfra_pipelines.defs.quality.assets import SCORED
-from optiinfra_pipelines.defs.schedules import day_assets
+from optiinfra_pipelines.defs.schedules import SCORING, day_assets
 from optiinfra_pipelines.sandbox import groq_server, scenario, webhook_server
 from optiinfra_pipelines.sandbox.gate_truths import MOST_SCORES, gate_differences
 from optiinfra_pipelines.sandbox.groq_server import serve_groq
@@ -84,9 +83,8 @@ def _materialised(instance: dg.DagsterInstance) -> dict[tuple[int, str], dg.Asse
     customer = load_customers(load_settings().customers).customer("acme")
     instance.add_dynamic_partitions("customer", ["acme"])
     today, checks = floor_day(datetime.now(UTC)), {}
-    scored = [dg.AssetKey([table.schema, table.name]) for table in (*SCORED, *GATE_TABLES)]
     for back in DAYS_BACK:
-        for job, assets in (("backfill_job", day_assets(customer, INTERACTIONS)), ("scoring_job", scored)):
+        for job, assets in (("backfill_job", day_assets(customer, INTERACTIONS)), ("scoring_job", SCORING)):
             result = defs.resolve_job_def(job).execute_in_process(
                 instance=instance,
                 partition_key=day_key("acme", today - back * DAY),

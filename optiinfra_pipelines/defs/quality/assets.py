@@ -21,7 +21,8 @@ from optiinfra_pipelines.tables.llm import (
 SCORED = (APPLICATION_METRICS, JUDGE_CALLS, SCORING_RUNS)
 
 
-def _spec(table: Table, **given: object) -> dg.AssetSpec:
+def quality_spec(table: Table, **given: object) -> dg.AssetSpec:
+    """The asset of a table of this group."""
     return dg.AssetSpec(
         key=[table.schema, table.name],
         description=table.description,
@@ -34,7 +35,7 @@ def _spec(table: Table, **given: object) -> dg.AssetSpec:
 
 @dg.multi_asset(
     specs=[
-        _spec(
+        quality_spec(
             table,
             kinds={"groq"},
             deps=[[each.schema, each.name] for each in TABLES["llm_interactions"].values()],
@@ -106,4 +107,4 @@ def anchor_scores(
     )
 
 
-judge_calibrations = _spec(JUDGE_CALIBRATIONS, kinds={"table"})
+judge_calibrations = quality_spec(JUDGE_CALIBRATIONS, kinds={"table"})

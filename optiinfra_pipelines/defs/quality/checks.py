@@ -39,7 +39,9 @@ _DAY_COLUMN: Mapping[str, str] = {
 Judge = Callable[[Warehouse, str, Window], Verdict]
 
 
-def _check(table: Table, name: str, judge: Judge, *, blocking: bool = False) -> dg.AssetChecksDefinition:
+def day_check(table: Table, name: str, judge: Judge, *, blocking: bool = False) -> dg.AssetChecksDefinition:
+    """The check `name` of a table's asset: what `judge` says of a customer's day, described by its docstring."""
+
     @dg.asset_check(
         asset=[table.schema, table.name],
         name=name,
@@ -127,12 +129,12 @@ def _traceable(warehouse: Warehouse, customer_id: str, day: Window) -> Verdict:
 
 
 contract_checks = [
-    _check(table, f"{table.name}_follows_contract", _follows_contract(table), blocking=True) for table in SCORED
+    day_check(table, f"{table.name}_follows_contract", _follows_contract(table), blocking=True) for table in SCORED
 ]
-interactions_are_accounted_for = _check(SCORING_RUNS, "interactions_are_accounted_for", _accounted_for)
-judge_is_available = _check(SCORING_RUNS, "judge_is_available", _judge_available)
-judge_answers_are_valid = _check(JUDGE_CALLS, "judge_answers_are_valid", _judge_answers)
-scores_are_traceable = _check(APPLICATION_METRICS, "scores_are_traceable", _traceable)
+interactions_are_accounted_for = day_check(SCORING_RUNS, "interactions_are_accounted_for", _accounted_for)
+judge_is_available = day_check(SCORING_RUNS, "judge_is_available", _judge_available)
+judge_answers_are_valid = day_check(JUDGE_CALLS, "judge_answers_are_valid", _judge_answers)
+scores_are_traceable = day_check(APPLICATION_METRICS, "scores_are_traceable", _traceable)
 
 
 @dg.asset_check(asset=["quality", "anchor_scores"])

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from optiinfra_pipelines.defs.partitions import CUSTOMER_DAYS, customer_and_day
-from optiinfra_pipelines.defs.rendering import table_metadata
+from optiinfra_pipelines.defs.quality.assets import quality_spec
 from optiinfra_pipelines.defs.warehouse_resource import CustomersResource, WarehouseResource
 from optiinfra_pipelines.tables.gate import GATE_TABLES
 from optiinfra_pipelines.windows import as_utc
@@ -15,16 +15,7 @@ from optiinfra_pipelines.windows import as_utc
 
 @dg.multi_asset(
     specs=[
-        dg.AssetSpec(
-            key=[table.schema, table.name],
-            description=table.description,
-            group_name="quality",
-            metadata=table_metadata(table),
-            owners=["team:llm"],
-            kinds={"python"},
-            deps=[["quality", "application_metrics"]],
-            partitions_def=CUSTOMER_DAYS,
-        )
+        quality_spec(table, kinds={"python"}, deps=[["quality", "application_metrics"]], partitions_def=CUSTOMER_DAYS)
         for table in GATE_TABLES
     ],
     partitions_def=CUSTOMER_DAYS,
