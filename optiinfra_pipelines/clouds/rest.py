@@ -22,8 +22,8 @@ from optiinfra_pipelines.errors import CollectionError, ErrorKind
 LONGEST_WAIT = 90.0  # seconds; an API that asks for more is left to the next run
 MOST_PAGES = 10_000
 
-Authorize = Callable[[bool], Mapping[str, str]]
-"""Headers that say who asks; with True: after asking for a new token, for the last one was refused."""
+Authorize = Callable[[str], Mapping[str, str]]
+"""Headers that say who asks; given an Authorization that was refused: with a new token, unless there is one by now."""
 
 
 class RetryLater(Exception):
@@ -114,9 +114,11 @@ class Api:
             raise last.error from last
 
     def _once(self, method: str, url: str, operation: str, paid: Mapping[str, Any], request: Any) -> Any:
-        answer = self._send(method, url, operation, paid, request, renew=False)
+        headers = self.authorize("")
+        answer = self._send(method, url, operation, paid, request, headers)
         if answer.status_code == 401:  # a token may end between two pages
-            answer = self._send(method, url, operation, paid, request, renew=True)
+            headers = self.authorize(headers.get("Authorization", ""))
+            answer = self._send(method, url, operation, paid, request, headers)
         if answer.status_code == 204:
             return None
         if answer.is_success:
@@ -129,12 +131,11 @@ class Api:
         raise self._refusal(operation, answer)
 
     def _send(
-        self, method: str, url: str, operation: str, paid: Mapping[str, Any], request: Any, renew: bool
+        self, method: str, url: str, operation: str, paid: Mapping[str, Any], request: Any, headers: Mapping[str, str]
     ) -> httpx.Response:
         self.source.calls.add(
             self.service, operation, int(paid.get("units", 0)), Decimal(paid.get("price", Decimal(0)))
         )
-        headers = self.authorize(renew)
         try:
             return self.client.request(method, url, headers=headers, timeout=self.source.timeout, **request)
         except httpx.TimeoutException:

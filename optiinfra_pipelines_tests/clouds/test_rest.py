@@ -75,8 +75,8 @@ def ask(service: Service) -> Iterator[Callable[..., Any]]:
     with httpx.Client() as client:
 
         def asked(of: Source, renewed: str = TOKEN, **api: Any) -> Any:
-            def authorize(renew: bool) -> Mapping[str, str]:
-                return {"Authorization": f"Bearer {renewed if renew else TOKEN}"}
+            def authorize(refused: str) -> Mapping[str, str]:
+                return {"Authorization": f"Bearer {renewed if refused else TOKEN}"}
 
             return Api(of, "things", service.url, client, authorize, **api).get("/things", "ListThings")
 

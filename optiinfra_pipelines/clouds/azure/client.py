@@ -57,18 +57,19 @@ class Access:
     _tokens: dict[str, tuple[str, float]] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
-    def token(self, service: str, renew: bool = False) -> str:
-        """A bearer token for `service`, a key of SCOPES."""
+    def token(self, service: str, refused: str = "") -> str:
+        """A bearer token for `service`, a key of SCOPES; a new one where `refused` is the one that is kept."""
         with self._lock:
             token, until = self._tokens.get(service, ("", 0.0))
-            if renew or monotonic() > until:
+            if monotonic() > until or token == refused:
                 token, seconds = self._ask(SCOPES[service])
                 self._tokens[service] = token, monotonic() + seconds - min(_EARLY, seconds / 2)
             return token
 
-    def headers(self, renew: bool) -> dict[str, str]:
+    def headers(self, refused: str) -> dict[str, str]:
         """Authorization for Resource Manager; see rest.Authorize."""
-        return {"Authorization": f"Bearer {self.token('management', renew)}"}
+        token = self.token("management", refused.removeprefix("Bearer "))
+        return {"Authorization": f"Bearer {token}"}
 
     def _ask(self, scope: str) -> tuple[str, float]:
         tenant, client = self.source.secret("tenant_id"), self.source.secret("client_id")

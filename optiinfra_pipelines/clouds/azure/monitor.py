@@ -31,12 +31,14 @@ class _Asking(HTTPPolicy[Any, Any]):
         self._access, self._service, self._operation = access, service, operation
 
     def send(self, request: PipelineRequest[Any]) -> PipelineResponse[Any, Any]:
-        answer = self._send(request, renew=False)
-        return self._send(request, renew=True) if answer.http_response.status_code == 401 else answer
+        token = self._access.token(self._service)
+        answer = self._send(request, token)
+        if answer.http_response.status_code == 401:
+            answer = self._send(request, self._access.token(self._service, refused=token))
+        return answer
 
-    def _send(self, request: PipelineRequest[Any], renew: bool) -> PipelineResponse[Any, Any]:
+    def _send(self, request: PipelineRequest[Any], token: str) -> PipelineResponse[Any, Any]:
         self._access.source.calls.add(self._service, self._operation)
-        token = self._access.token(self._service, renew)
         request.http_request.headers["Authorization"] = f"Bearer {token}"
         return self.next.send(request)
 

@@ -73,7 +73,7 @@ class Access:
         return Credentials(None, refresh_handler=self._lend_token)
 
     def _lend_token(self, request: Any, scopes: Any) -> tuple[str, Any]:
-        self.headers(self._found[0].token == self._lent)  # who asks for the same again was refused with it
+        self.headers(f"Bearer {self._lent}")  # who asks again was refused with what was lent
         self._lent = self._found[0].token
         return self._lent, self._found[0].expiry
 
@@ -87,10 +87,10 @@ class Access:
             "not_configured", f"{self._source.name}: the credentials name no project; list projects under accounts"
         )
 
-    def headers(self, renew: bool) -> Mapping[str, str]:
-        """The Authorization header; CollectionError: auth where Google refuses the key, transient on silence."""
+    def headers(self, refused: str = "") -> Mapping[str, str]:
+        """See rest.Authorize; CollectionError: auth where Google refuses the key, transient on silence."""
         with self._lock:
-            if renew or not self._found[0].valid:
+            if not self._found[0].valid or refused == f"Bearer {self._found[0].token}":
                 self._refresh()
             return {"Authorization": f"Bearer {self._found[0].token}"}
 

@@ -91,7 +91,7 @@ class GcpCollector:
 
     @staticmethod
     def _projects(cloud: GoogleCloud) -> tuple[str, ...]:
-        cloud.access.headers(False)  # refused or silent for everything: raised here, before any part
+        cloud.access.headers()  # refused or silent for everything: raised here, before any part
         return cloud.access.projects
 
 

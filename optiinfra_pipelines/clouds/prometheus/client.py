@@ -49,7 +49,7 @@ def prometheus_metrics(source: Source, table: Table, resources: Sequence[Mapping
     machines = machines_by_label(resources)
     unknown: set[str] = set()
     with httpx.Client(verify=trusted()) as client, ThreadPoolExecutor(len(queries)) as pool:
-        api = Api(source, "prometheus", config.url, client, lambda renew: _authorization(source))
+        api = Api(source, "prometheus", config.url, client, lambda refused: _authorization(source))
 
         def ask(exporter: str) -> Findings:
             findings = Findings()

@@ -60,7 +60,7 @@ class VultrApi:
         headers = {"Authorization": f"Bearer {key}"}
         base_url = source.endpoint("api", PUBLIC)
         client = httpx.Client(verify=trusted(), event_hooks={"request": [_PACE] if base_url == PUBLIC else []})
-        self._api = Api(source, "vultr", base_url, client, lambda renew: headers, parse_float=Decimal)
+        self._api = Api(source, "vultr", base_url, client, lambda refused: headers, parse_float=Decimal)
 
     def get(self, path: str) -> Any:
         """The decoded answer to GET /v2`path`."""

@@ -9,6 +9,7 @@ import pytest
 
 from optiinfra_pipelines.clouds.collecting import Findings, Source
 from optiinfra_pipelines.clouds.gcp.bill import BigQueryBill
+from optiinfra_pipelines.clouds.gcp.client import Access
 from optiinfra_pipelines.clouds.gcp.collector import GcpCollector
 from optiinfra_pipelines.errors import CollectionError
 from optiinfra_pipelines.sandbox.fleet_bills import bill_periods
@@ -152,6 +153,15 @@ def test_token_expiry_mid_page(cloud: Cloud, open_source: OpenSource, inventory:
     cloud.break_with(Fault("token_expiry", match="pageToken"))
     source = open_source()
     assert rows_of(GcpCollector(source).inventory()) == inventory
+    assert source.calls.made["oauth2", "token"][0] == 2
+
+
+def test_requests_that_were_refused_with_one_token_share_the_new_one(open_source: OpenSource) -> None:
+    source = open_source()
+    access = Access(source)
+    refused = access.headers()["Authorization"]
+    first, second = access.headers(refused), access.headers(refused)
+    assert first == second != {"Authorization": refused}
     assert source.calls.made["oauth2", "token"][0] == 2
 
 
