@@ -209,7 +209,8 @@ class Judgement:
             parts = node.get("properties", {})
             return {each: self._fit(each, below, metric, depth + 1) for each, below in parts.items()}
         if kind == "array":
-            return [self._quote()] if _is_evidence(name) and self.faulty else []
+            quotes = _is_evidence(name) and self.faulty and _kind(resolved(node["items"], self.schema)) == "string"
+            return [self._quote()] if quotes else []
         if kind == "string":
             return self._text(name, "null" in node["type"])
         if kind == "boolean":

@@ -383,7 +383,7 @@ def test_an_answer_that_does_not_come_is_asked_for_again(server: Server, clock: 
         return error(500)(request)
 
     server.answers(hang)
-    with judge(server, clock, LLM_TIMEOUT=0.2) as one:
+    with judge(server, clock, LLM_TIMEOUT=1.5) as one:
         outcome = one.ask(TEXTS, 600)
         reserved = one.reserved(TEXTS)[1]
     over.set()
