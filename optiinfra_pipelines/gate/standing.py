@@ -66,11 +66,8 @@ def picture(warehouse: Warehouse, row: Mapping[str, Any], end: datetime, since: 
 
     `row`: of quality.verdicts or quality.monitor_states.
     """
-    metric = METRICS.get(row["metric_type"] or "")
-    if metric is None or row["baseline_key"] is None:
-        return ""
-    known = baseline_of(warehouse, row)
-    if known is None:
+    metric, known = METRICS.get(row["metric_type"] or ""), baseline_of(warehouse, row)
+    if metric is None or known is None:
         return ""
     label, begin = Label.of(row), end - 2 * DAY
     if since is not None:
@@ -99,10 +96,12 @@ def picture(warehouse: Warehouse, row: Mapping[str, Any], end: datetime, since: 
 def baseline_of(warehouse: Warehouse, row: Mapping[str, Any]) -> dict[str, Any] | None:
     """What is stored of the baseline that a row of quality.verdicts or quality.monitor_states names, but its scores;
     None where it names none."""
+    if row["baseline_key"] is None:
+        return None
     known = warehouse.query(
         "SELECT model_name, variant, mean, spread, first_at, frozen_at"
         f" FROM {warehouse.current(BASELINES)} b WHERE customer_id = $customer AND baseline_key = $key"
         " ORDER BY frozen_at LIMIT 1",
-        {"customer": row["customer_id"], "key": row["baseline_key"] or ""},
+        {"customer": row["customer_id"], "key": row["baseline_key"]},
     ).to_pylist()
     return known[0] if known else None

@@ -95,7 +95,9 @@ def test_an_unsigned_request_is_denied(url: str) -> None:
 
 def test_without_an_access_key_given_any_key_will_do() -> None:
     with serve_s3() as url:
-        _client(url, "AKIASOMEONEELSE00000").create_bucket(Bucket="anyone")
+        client = _client(url, "AKIASOMEONEELSE00000")
+        client.create_bucket(Bucket="anyone")
+        assert [each["Name"] for each in client.list_buckets()["Buckets"]] == ["anyone"]
 
 
 def test_a_status_fault_lasts_for_as_many_requests_as_it_says(url: str) -> None:

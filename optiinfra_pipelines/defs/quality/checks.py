@@ -39,9 +39,7 @@ _DAY_COLUMN: Mapping[str, str] = {
 Judge = Callable[[Warehouse, str, Window], Verdict]
 
 
-def day_check(table: Table, name: str, judge: Judge, *, blocking: bool = False) -> dg.AssetChecksDefinition:
-    """The check `name` of a table's asset: what `judge` says of a customer's day, described by its docstring."""
-
+def _check(table: Table, name: str, judge: Judge, *, blocking: bool = False) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=[table.schema, table.name],
         name=name,
@@ -56,17 +54,18 @@ def day_check(table: Table, name: str, judge: Judge, *, blocking: bool = False) 
     return check
 
 
-def _follows_contract(table: Table) -> Judge:
+def contract_check(table: Table, *, blocking: bool = False) -> dg.AssetChecksDefinition:
+    """The check of a table's contract over a customer's day; over all of a customer where it has no column of days."""
+    column = _DAY_COLUMN.get(table.name)
+    of_day = f" AND {column} >= $start AND {column} < $end" if column else ""
+
     def judge(warehouse: Warehouse, customer_id: str, day: Window) -> Verdict:
         """Every row has what its contract requires, and no key stands twice."""
-        column = _DAY_COLUMN[table.name]
-        rows = (
-            f"(SELECT * FROM {warehouse.current(table)} c WHERE customer_id = $customer"
-            f" AND {column} >= $start AND {column} < $end)"
-        )
-        return contract(table, warehouse.query(contract_query(table, rows), of_span(customer_id, day)).to_pylist()[0])
+        rows = f"(SELECT * FROM {warehouse.current(table)} c WHERE customer_id = $customer{of_day})"
+        of = of_span(customer_id, day) if column else {"customer": customer_id}
+        return contract(table, warehouse.query(contract_query(table, rows), of).to_pylist()[0])
 
-    return judge
+    return _check(table, f"{table.name}_follows_contract", judge, blocking=blocking)
 
 
 def _newest_run(warehouse: Warehouse, customer_id: str, day: Window) -> dict[str, Any] | None:
@@ -128,13 +127,11 @@ def _traceable(warehouse: Warehouse, customer_id: str, day: Window) -> Verdict:
     return scores_traceable(row)
 
 
-contract_checks = [
-    day_check(table, f"{table.name}_follows_contract", _follows_contract(table), blocking=True) for table in SCORED
-]
-interactions_are_accounted_for = day_check(SCORING_RUNS, "interactions_are_accounted_for", _accounted_for)
-judge_is_available = day_check(SCORING_RUNS, "judge_is_available", _judge_available)
-judge_answers_are_valid = day_check(JUDGE_CALLS, "judge_answers_are_valid", _judge_answers)
-scores_are_traceable = day_check(APPLICATION_METRICS, "scores_are_traceable", _traceable)
+contract_checks = [contract_check(table, blocking=True) for table in SCORED]
+interactions_are_accounted_for = _check(SCORING_RUNS, "interactions_are_accounted_for", _accounted_for)
+judge_is_available = _check(SCORING_RUNS, "judge_is_available", _judge_available)
+judge_answers_are_valid = _check(JUDGE_CALLS, "judge_answers_are_valid", _judge_answers)
+scores_are_traceable = _check(APPLICATION_METRICS, "scores_are_traceable", _traceable)
 
 
 @dg.asset_check(asset=["quality", "anchor_scores"])

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from optiinfra_pipelines.defs.partitions import CUSTOMER_DAYS, customer_and_day
-from optiinfra_pipelines.defs.quality.checks import Judge, day_check
+from optiinfra_pipelines.defs.quality.checks import contract_check
 from optiinfra_pipelines.defs.rendering import check_result
 from optiinfra_pipelines.defs.warehouse_resource import CustomersResource, WarehouseResource
 from optiinfra_pipelines.gate_verdicts import (
@@ -18,25 +18,9 @@ from optiinfra_pipelines.gate_verdicts import (
     worst_alarm,
     worst_verdict,
 )
-from optiinfra_pipelines.tables.contract import Table
 from optiinfra_pipelines.tables.gate import GATE_TABLES
-from optiinfra_pipelines.verdicts import Verdict, contract, contract_query
-from optiinfra_pipelines.warehouse.protocol import Warehouse
-from optiinfra_pipelines.windows import Window
 
-
-def _follows_contract(table: Table) -> Judge:
-    def judge(warehouse: Warehouse, customer_id: str, day: Window) -> Verdict:
-        """Every row has what its contract requires, and no key stands twice."""
-        rows = f"(SELECT * FROM {warehouse.current(table)} c WHERE customer_id = $customer)"
-        return contract(table, warehouse.query(contract_query(table, rows), {"customer": customer_id}).to_pylist()[0])
-
-    return judge
-
-
-gate_contract_checks = [
-    day_check(table, f"{table.name}_follows_contract", _follows_contract(table)) for table in GATE_TABLES
-]
+gate_contract_checks = [contract_check(table) for table in GATE_TABLES]
 
 
 @dg.asset_check(asset=["quality", "verdicts"], partitions_def=CUSTOMER_DAYS)
